@@ -12,6 +12,8 @@ _NUMBERS = (
     (r"^tokens .* (ahead|together)$", "tokens"),
     (r"^warpgroups .* in \d+ parts$", "warpgroups in parts"),
     (r"^warpgroups .* ahead$", "warpgroups"),
+    (r"^stem, .*$", "stem"),
+    (r"^large .* by turns, .*$", "large by turns"),
     (r"^large .* ahead.*$", "large"),
     (r" in \d+ parts", " in parts"),
     (r"in \d+ passes", "in passes"),
@@ -32,6 +34,7 @@ def general(key: str) -> str:
 
 _TILES = ("gemm 64x64", "gemm 128x128")
 _CONVOLUTION = ("cudnn", "cublaslt", *_TILES, "patches", "depthwise", "tiles 64x64", "direct")
+_PIXELS = ("tokens", "tokens in parts", "large", "large by turns", "stem")
 _FUSED = tuple(f"fused {tile}" for tile in ("64x64", "64x32", "32x64", "32x32", "16x64", "16x32", "16x16"))
 _REDUCTION = ("reduce by threads", "reduce by threads in parts")
 
@@ -46,8 +49,8 @@ KEYS: dict[str, tuple[str, ...]] = {
     ),
     "normalized_product": ("tokens", "tokens in parts"),
     "einsum": ("cublaslt", "cublaslt padded", "gemv_along_k", *_TILES, "rewritten"),
-    "convolution": (*_CONVOLUTION, "cublaslt padded", "cudnn between transposes", "gemv_along_k"),
-    "fused_conv": _CONVOLUTION,
+    "convolution": (*_CONVOLUTION, *_PIXELS, "cublaslt padded", "cudnn between transposes", "gemv_along_k"),
+    "fused_conv": (*_CONVOLUTION, *_PIXELS),
     "quantized_conv": ("tiles 64x64", "direct"),
     "attention": (
         *("cudnn", "cudnn with a mask", "softmax"),
@@ -81,7 +84,7 @@ ALSO_IN = {
     "attention": ("attention_warpgroups",),
     "matmul": ("few_tokens", "large_products"),
     "fused_matmul": ("few_tokens", "large_products"),
-    "convolution": ("patches",),
-    "fused_conv": ("patches",),
+    "convolution": ("patches", "pixel_products", "stems"),
+    "fused_conv": ("patches", "pixel_products", "stems"),
 }
 """Test files of their tactics that are not called like the module."""

@@ -22,6 +22,11 @@ from tests.backends.cuda.tactics.every_tactic import offered
 from tests.backends.nodes import assert_close, make_graph
 
 F16 = np.float16
+TURNS = "by turns"
+FILES = {WAY: "product_sm90", LARGE: "large_product", TURNS: "narrow_product"}
+"""The kernel of each way."""
+KERNELS = [((1, 3, 5), 80, WAY), ((2, 16, 33), 80, LARGE), ((2, 16, 33), 40, TURNS)]
+"""Pixels, features, and a way that there is of them."""
 Build = Callable[[Graph, Value, Value], Value]
 
 
@@ -39,10 +44,15 @@ def ours(keys: list[str]) -> list[str]:
     return [key for key in keys if key.startswith((WAY, LARGE))]
 
 
-@pytest.mark.parametrize(("pixels", "way"), [((1, 3, 5), WAY), ((1, 32, 33), LARGE)], ids=["few", "many"])
-def test_a_bias_is_added_in_the_product(pixels: tuple[int, ...], way: str) -> None:
-    x, w, b = numbers(*pixels, 72), numbers(80, 1, 1, 72), numbers(80)
-    key = next(k for k in ours(offers(x, w)) if k.startswith(way))
+def way_of(key: str) -> str:
+    """The kernel of a key."""
+    return TURNS if " by turns" in key else key.split(" ", 1)[0]
+
+
+@pytest.mark.parametrize(("pixels", "features", "way"), KERNELS, ids=["few", "many", "of few features"])
+def test_a_bias_is_added_in_the_product(pixels: tuple[int, ...], features: int, way: str) -> None:
+    x, w, b = numbers(*pixels, 72), numbers(features, 1, 1, 72), numbers(features)
+    key = next(k for k in ours(offers(x, w)) if way_of(k) == way)
     target = Target(policy=Policy(forced={"y0": key}))
     check_op("ConvNHWC", x, w, b, domain=OURS, constants=(1, 2), target=target, by=key, tolerance=4e-3)
 
@@ -151,12 +161,12 @@ FOLLOWING: dict[str, Build] = {
 
 
 @pytest.mark.parametrize("name", FOLLOWING)
-@pytest.mark.parametrize(("pixels", "way"), [((1, 3, 5), WAY), ((2, 16, 33), LARGE)], ids=["few", "many"])
-def test_what_follows_is_done_in_the_product(pixels: tuple[int, ...], way: str, name: str) -> None:
-    arrays = [numbers(*pixels, 72), numbers(*pixels, 80)]
+@pytest.mark.parametrize(("pixels", "features", "way"), KERNELS, ids=["few", "many", "of few features"])
+def test_what_follows_is_done_in_the_product(pixels: tuple[int, ...], features: int, way: str, name: str) -> None:
+    arrays = [numbers(*pixels, 72), numbers(*pixels, features)]
     graph = Graph("g")
     x, z = (graph.add_input(f"x{i}", TensorType(dtype_of(a), a.shape)) for i, a in enumerate(arrays))
-    w, b = (graph.add_constant(a, f"w{i}") for i, a in enumerate((numbers(80, 1, 1, 72), numbers(80))))
+    w, b = (graph.add_constant(a, f"w{i}") for i, a in enumerate((numbers(features, 1, 1, 72), numbers(features))))
     graph.set_outputs([FOLLOWING[name](graph, graph.add("ConvNHWC", x, w, b, domain=OURS), z)])
     annotate(graph)
     assert fuse_conv(graph) == 1
@@ -165,10 +175,10 @@ def test_what_follows_is_done_in_the_product(pixels: tuple[int, ...], way: str, 
         t.key for t in offered(graph, arrays, Target()) if t.claims == len(node.body or ()) and t.key.startswith((WAY, LARGE))
     ]
     assert len(whole) == len(set(whole))
-    key = next(key for key in whole if key.startswith(way))
+    key = next(key for key in whole if way_of(key) == way)
     target = Target(policy=Policy(forced={node.name: key}))
     (got,) = run_graph(graph, arrays, target)
     (want,) = interpret(graph, arrays)
     assert_close(got, want, 4e-3)
     program = make_program(graph, [v.type for v in graph.inputs], target)
-    assert [kernel.name for kernel in program.kernels] == ["product_sm90" if way == WAY else "large_product"]
+    assert [kernel.name for kernel in program.kernels] == [FILES[way]]
