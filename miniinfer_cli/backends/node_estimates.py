@@ -9,6 +9,7 @@ from miniinfer_cli.backends.reference import is_same_bytes, static_tensor
 from miniinfer_cli.ir import DType, Node, TensorType, Type
 from miniinfer_cli.ops.inference import infer_graph
 from miniinfer_cli.ops.registry import find
+from miniinfer_cli.ops.stored_numbers import dequantizing
 
 _IN_F32 = frozenset({DType.F16, DType.BF16, DType.I8, DType.U8, DType.F8E4M3FN})
 """Numbers that a CPU multiplies as f32."""
@@ -50,8 +51,8 @@ def rate_of(node: Node, *, tf32: bool, widens: bool) -> Rate:
 
 def _multiplied(node: Node, tf32: bool, widens: bool) -> str:
     value = node.inputs[0] if node.inputs else None
-    source = None if value is None else value.producer
-    if source is not None and source.is_op("DequantizeLinear") and not widens:  # within a region: multiplied as it is stored
+    source = dequantizing(value)
+    if source is not None and not widens:  # within a region: multiplied as it is stored
         value = source.inputs[0]
     kind = None if value is None else value.type
     dtype = kind.dtype if isinstance(kind, TensorType) else DType.F32

@@ -17,7 +17,7 @@ import numpy as np
 from miniinfer_cli.backends.cpu.threads import Threads
 from miniinfer_cli.backends.lowering_registry import LoweringRegistry
 from miniinfer_cli.host_memory import available_memory
-from miniinfer_cli.ir import Array, Constant, DType, Node, TensorType
+from miniinfer_cli.ir import Array, Constant, DType, Node, TensorType, constant
 from miniinfer_cli.ir.arrays import numpy_dtype
 from miniinfer_cli.ops.products import Call, Then
 
@@ -67,6 +67,7 @@ class Weights:
     def __init__(self) -> None:
         self._arrays: WeakKeyDictionary[Constant, Array] = WeakKeyDictionary()
         self._derived: WeakKeyDictionary[Constant, dict[str, Array]] = WeakKeyDictionary()
+        self._constants: WeakKeyDictionary[Constant, dict[str, Constant]] = WeakKeyDictionary()
         self._unfolded: dict[Hashable, tuple[Constant, Any]] = {}
 
     def unfolded(self, key: Hashable, alive: Any, make: Callable[[], Constant]) -> Constant | None:
@@ -104,10 +105,17 @@ class Weights:
             found = forms.setdefault(key, make(self.array(handle)))
         return found
 
+    def derived_constant(self, handle: Constant, key: str, make: Callable[[Array], Array]) -> Constant:
+        """The same as a constant, one for all programs, so that forms may be derived from it in turn."""
+        known = self._constants.setdefault(handle, {})
+        return known.get(key) or known.setdefault(key, constant(self.derived(handle, key, make)))
+
     @property
     def derived_nbytes(self) -> int:
-        """Bytes held by derived forms."""
-        return sum(a.nbytes for forms in self._derived.values() for a in forms.values())
+        """Bytes held by derived forms, and by what programs made of constants."""
+        held = (self._arrays.get(made) for made, _ in self._unfolded.values())
+        forms = (a for forms in self._derived.values() for a in forms.values())
+        return sum(a.nbytes for a in (*forms, *held) if a is not None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ and behind attention it goes behind the Transposes and Reshapes that merge the h
 """
 
 from miniinfer_cli.ir import Graph, Node, Value
-from miniinfer_cli.ops import find, insert
+from miniinfer_cli.ops import insert
 from miniinfer_cli.ops.pointwise import is_pointwise
+from miniinfer_cli.ops.stored_numbers import only_moves
 from miniinfer_cli.passes.operands import scalar
 from miniinfer_cli.passes.precision.quantized_moves import attrs_of_one_scale, dtype_of_value, same_numbers
 
@@ -140,8 +141,7 @@ def _in_front(value: Value | None) -> list[Node]:
 
 
 def _moves(node: Node) -> bool:
-    opdef = find(node.domain, node.op)
-    return opdef is not None and (opdef.moves or opdef.view) and not node.is_op("Concat")
+    return only_moves(node) and not node.is_op("Concat")
 
 
 def _behind(graph: Graph, product: Node) -> int:

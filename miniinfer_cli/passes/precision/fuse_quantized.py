@@ -11,6 +11,7 @@ from collections.abc import Collection
 from miniinfer_cli.ir import Constant, DType, Graph, Node, TensorType, Value
 from miniinfer_cli.ops import ONNX, OURS, insert
 from miniinfer_cli.ops.pointwise import is_pointwise
+from miniinfer_cli.ops.stored_numbers import dequantizing
 from miniinfer_cli.passes.epilogues import epilogue_of
 from miniinfer_cli.passes.operands import dims
 from miniinfer_cli.passes.precision.choose_widths import is_f32
@@ -57,8 +58,8 @@ def fuse_quantized(graph: Graph) -> int:
 
 def dequantized(value: Value | None, types: Collection[DType] = BYTES) -> Node | None:
     """The node that makes ``value`` from numbers of these types; None for another."""
-    node = None if value is None else value.producer
-    kind = None if node is None or not node.is_op("DequantizeLinear") or node.inputs[0] is None else node.inputs[0].type
+    node = dequantizing(value)
+    kind = None if node is None or node.inputs[0] is None else node.inputs[0].type
     return node if isinstance(kind, TensorType) and kind.dtype in types else None
 
 

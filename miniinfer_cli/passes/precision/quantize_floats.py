@@ -14,7 +14,8 @@ import numpy as np
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, DType, Graph, Node, Value, constant, numpy_dtype
 from miniinfer_cli.ir.quantization import NumberFormat
-from miniinfer_cli.ops import find, insert
+from miniinfer_cli.ops import insert
+from miniinfer_cli.ops.stored_numbers import only_moves
 from miniinfer_cli.passes.operands import scalar
 from miniinfer_cli.passes.precision.choose_quantized import Quantized, has_weights, output_axis
 from miniinfer_cli.passes.recipes import map_constants, reshape_constant
@@ -86,9 +87,7 @@ def is_never_negative(value: Value) -> bool:
     if node.is_op("Clip"):
         least = scalar(node.inputs[1]) if len(node.inputs) > 1 else None
         return least is not None and least >= 0
-    opdef = find(node.domain, node.op)
-    moves = opdef is not None and (opdef.moves or opdef.view)
-    read = [v for v in node.inputs if v is not None and v.tensor.dtype is DType.F32] if moves else []
+    read = [v for v in node.inputs if v is not None and v.tensor.dtype is DType.F32] if only_moves(node) else []
     if node.is_op("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"):
         read = [v for v in node.inputs[:1] if v is not None]
     return bool(read) and all(is_never_negative(v) for v in read)

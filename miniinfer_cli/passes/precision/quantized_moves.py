@@ -8,29 +8,22 @@ import numpy as np
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import DType, Graph, Node, TensorType, Value
-from miniinfer_cli.ops import OURS, find
+from miniinfer_cli.ops import OURS
 from miniinfer_cli.ops.inference import infer_node
 from miniinfer_cli.ops.pointwise import is_pointwise
+from miniinfer_cli.ops.stored_numbers import only_moves
 from miniinfer_cli.passes.operands import constant_handle
 
 
 def moves_data(node: Node) -> bool:
     """Whether the node's results are elements of its first operands, or the largest of some."""
-    opdef = find(node.domain, node.op)
-    if opdef is None or node.graphs or not node.outputs:
-        return False
     is_pool = node.is_op("MaxPool") or (node.domain, node.op) == (OURS, "MaxPoolNHWC")
-    return (opdef.moves or opdef.view or is_pool) and all(is_float(v) for v in node.outputs)
+    return (is_pool or only_moves(node)) and all(is_float(v) for v in node.outputs)
 
 
 def moves_one_operand(node: Node) -> bool:
     """Whether the node's results are elements of its first operand alone, in other places or under other sizes."""
-    opdef = find(node.domain, node.op)
-    if opdef is None or not (opdef.moves or opdef.view) or node.graphs or not node.outputs or not node.inputs:
-        return False
-    return (
-        sum(v is not None and is_float(v) for v in node.inputs) == 1 and node.inputs[0] is not None and is_float(node.inputs[0])
-    )
+    return only_moves(node) and [v for v in node.inputs if v is not None and is_float(v)] == [*node.inputs[:1]]
 
 
 def leads_to_attention(graph: Graph, node: Node) -> bool:

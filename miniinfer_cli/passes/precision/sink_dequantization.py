@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from miniinfer_cli.ir import Graph, Node, Value
 from miniinfer_cli.ops import insert, insert_many
 from miniinfer_cli.ops.pointwise import is_pointwise
+from miniinfer_cli.ops.stored_numbers import dequantizing
 from miniinfer_cli.passes.cancel_transposes import permutation
 from miniinfer_cli.passes.operands import constant_handle
 from miniinfer_cli.passes.precision.quantized_moves import (
@@ -27,7 +28,7 @@ def sink_dequantization(graph: Graph) -> int:
     """Gives the number of nodes that move integers from now on, and of weights turned."""
     fired = 0
     for node in graph.nodes:
-        sources = [_made_by(v, "DequantizeLinear") for v in node.inputs]
+        sources = [dequantizing(v) for v in node.inputs]
         first = sources[0] if sources else None
         if first is None:
             continue
@@ -82,8 +83,3 @@ def _turn_weights(graph: Graph, node: Node, source: Node) -> bool:
     wide = insert(graph, "DequantizeLinear", *turned, before=node, out=node.output.name, **attrs)
     graph.replace_node(node, [wide])
     return True
-
-
-def _made_by(value: Value | None, op: str) -> Node | None:
-    node = None if value is None else value.producer
-    return node if node is not None and node.is_op(op) else None

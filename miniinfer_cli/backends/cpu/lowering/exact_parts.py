@@ -15,11 +15,13 @@ _LARGEST = 255  # from the least to the largest of an operand of 8 bits
 
 
 def centred_weights(
-    site: Site, number: int, zero: int, form: str, shaped: Callable[[Array], Array], *, narrow: bool = False
-) -> Array | None:
+    site: Site, number: int, zero: int, form: str, shaped: Callable[[Array], Array], *, narrow: bool = False,
+    kept: Callable[[Array], bool] = lambda array: True,
+) -> Array | None:  # fmt: skip
     """Operand ``number`` less operand ``zero``, as f32, in the shape that ``shaped`` gives both; computed once.
 
-    ``form`` names that shape. ``narrow``: in the smallest integers that hold it instead. None where one of them is no constant.
+    ``form`` names that shape. ``narrow``: in the smallest integers that hold it instead. ``kept``: of which forms something is
+    kept, the others are empty. None where one of them is no constant.
     """
     handles = (*site.handles, *(None,) * 4)
     weights, point = handles[number], handles[zero]
@@ -35,7 +37,8 @@ def centred_weights(
         if not narrow:
             return centred
         small = centred.min(initial=0) >= -128 and centred.max(initial=0) <= 127
-        return centred.astype(np.int8 if small else np.int16)
+        made: Array = centred.astype(np.int8 if small else np.int16)
+        return made if kept(made) else made[:0].copy()
 
     return site.weights.derived(weights, f"{form} less zero point {name}{' in few bits' if narrow else ''}", make)
 

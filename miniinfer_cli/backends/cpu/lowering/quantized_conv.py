@@ -92,7 +92,7 @@ _QUARTER = np.float32(0.25)
 
 
 def _turned(site: Site, weights: Array, geometry: Geometry, out: Sequence[int]) -> Array | None:
-    """Four times the weights ``[K, 3, 3, C]`` as Winograd's convolution takes them: whole numbers.
+    """Four times the weights ``[K, 3, 3, C]`` as Winograd's convolution takes them: whole numbers; computed once.
 
     None where that takes longer, and where a sum on the way might leave what f32 holds exactly.
     """
@@ -100,11 +100,15 @@ def _turned(site: Site, weights: Array, geometry: Geometry, out: Sequence[int]) 
     g = geometry
     if handle is None or not pays(weights.shape, g.strides, g.dilations, g.group, out[0], out[1:-1]):
         return None
-    whole = turned_weights(4 * weights)
-    if not stays_exact(whole, weights):
-        return None
-    key = hashlib.sha256(weights.tobytes()).hexdigest()
-    return site.weights.derived(handle, f"exact winograd {key}", lambda _: whole)
+    point = site.handles[3] if len(site.handles) > 3 else None
+    key = "" if point is None else hashlib.sha256(site.weights.array(point).tobytes()).hexdigest()
+
+    def make(stored: Array) -> Array:
+        whole = turned_weights(4 * weights)
+        return whole if stays_exact(whole, weights) else np.empty(0, np.float32)
+
+    found = site.weights.derived(handle, f"exact winograd less zero point {key}", make)
+    return found if found.size else None
 
 
 def stays_exact(whole: Array, weights: Array) -> bool:

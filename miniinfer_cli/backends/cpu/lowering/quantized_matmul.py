@@ -24,8 +24,10 @@ def lower_matmul_integer(site: Site) -> Routine | None:
         return None
     rows = math.prod(a[:-1])
     if 4 * math.prod(b) > _STREAMED_NBYTES:
-        narrow = centred_weights(site, 1, 3, "matrix", lambda array: array, narrow=True)
-        if narrow is not None and len(exact_cuts(narrow, 0, 1)) == 1:
+        narrow = centred_weights(
+            site, 1, 3, "matrix", lambda array: array, narrow=True, kept=lambda a: len(exact_cuts(a, 0, 1)) == 1
+        )
+        if narrow is not None and narrow.size:
             return _streamed(site, narrow, rows)
     matrix = centred_weights(site, 1, 3, "matrix", lambda array: array)
     if matrix is None:

@@ -17,12 +17,13 @@ from miniinfer_cli.backends.cpu.lowering.quantized_numbers import dequantized_by
 from miniinfer_cli.backends.cpu.lowering.region import lower_anchored_region
 from miniinfer_cli.backends.cpu.routine import Routine, Site, find_lowering, lowers, nbytes_of, padded_nbytes, shape_of
 from miniinfer_cli.backends.cpu.threads import Threads
-from miniinfer_cli.ir import Array, Constant, DType, Graph, Node, TensorType, Value, constant
+from miniinfer_cli.ir import Array, Constant, DType, Graph, Node, TensorType, Value
 from miniinfer_cli.ir.parts import constant_within, copy_node
 from miniinfer_cli.ops.inference import Types, infer_graph
 from miniinfer_cli.ops.products import Call, in_order
 from miniinfer_cli.ops.quantize import dequantize_linear
 from miniinfer_cli.ops.registry import lookup
+from miniinfer_cli.ops.stored_numbers import dequantizing
 
 _PART = 1 << 17  # elements that one thread widens at a time, at least
 
@@ -42,7 +43,7 @@ def lower_quantized_region(site: Site) -> Routine | None:
     types = infer_graph(body, list(site.inputs))
     operands: list[tuple[Value, TensorType, Widen, int]] = []
     handles: list[Constant | None] = []
-    sources = [_source(product, i) for i in (0, 1)]
+    sources = [dequantizing(product.inputs[i]) for i in (0, 1)]
     folded = _scale_to_fold(site, sources)
     result = None if folded is None else _result_scale(site, product)
     for source in sources:
@@ -57,8 +58,8 @@ def lower_quantized_region(site: Site) -> Routine | None:
         if weights is not None:
             factor = np.float32(1) if folded is None else folded if result is None else np.float32(folded / result.scale)
             wide = _unfolded(site, source, weights, factor)
-            operands.append((source.output, kind, _ready(wide), 0))
-            handles.append(constant(wide))
+            operands.append((source.output, kind, _ready(site.weights.array(wide)), 0))
+            handles.append(wide)
         else:
             widen = _widened(site, source, folded is not None)
             if widen is None:
@@ -89,12 +90,6 @@ def lower_quantized_region(site: Site) -> Routine | None:
     return Routine(prepare, scratch_nbytes=size + routine.scratch_nbytes, tactic=f"unfolded {routine.tactic}")
 
 
-def _source(product: Node, number: int) -> Node | None:
-    value = product.inputs[number]
-    node = None if value is None else value.producer
-    return node if node is not None and node.is_op("DequantizeLinear") else None
-
-
 def _handle(site: Site, value: Value | None) -> Constant | None:
     assert site.node.body is not None
     return constant_within(site.node.body, site.handles, value)
@@ -114,7 +109,7 @@ def _scale_to_fold(site: Site, sources: Sequence[Node | None]) -> np.float32 | N
     return None if scale is None or scale.size != 1 else np.float32(scale.reshape(())[()])
 
 
-def _unfolded(site: Site, source: Node, weights: Constant, factor: np.float32) -> Array:
+def _unfolded(site: Site, source: Node, weights: Constant, factor: np.float32) -> Constant:
     """The weights in f32, times ``factor``; computed once."""
     numbers = [_array(site, v) for v in source.inputs[1:]]
     key = hashlib.sha256(b"|".join(b"" if n is None else np.ascontiguousarray(n).tobytes() for n in numbers))
@@ -126,7 +121,7 @@ def _unfolded(site: Site, source: Node, weights: Constant, factor: np.float32) -
         wide = dequantize_linear(stored, scale, zero, **source.attrs)
         return np.ascontiguousarray(wide * factor, np.float32)
 
-    return site.weights.derived(weights, f"dequantized {key.hexdigest()}", make)
+    return site.weights.derived_constant(weights, f"dequantized {key.hexdigest()}", make)
 
 
 def _ready(array: Array) -> Widen:

@@ -5,7 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from miniinfer_cli.backends.cpu.device import CpuModel
 from miniinfer_cli.backends.cpu.lowering import quantized_matmul
+from miniinfer_cli.ir import DType, Graph, TensorType
+from miniinfer_cli.ops import insert
 from tests.backends.cpu.lowering.one_node import check_op
 
 
@@ -66,3 +69,17 @@ def test_what_is_left_to_the_reference(a: tuple[int, ...], b: tuple[int, ...], c
 def test_a_zero_point_that_is_computed_is_left_to_the_reference() -> None:
     zeros = (np.asarray(3, np.uint8), np.asarray(5, np.uint8))
     check_op("MatMulInteger", whole(4, 7), whole(7, 6), *zeros, constants=(1,), tactic="reference")
+
+
+@pytest.mark.parametrize(("weight", "held"), [(255, 4), (3, 1)])
+def test_narrow_copies_are_kept_where_they_are_read_alone(weight: int, held: int, monkeypatch: Any) -> None:
+    """Of sums that leave what f32 holds the wide matrix is read, and the narrow one was but looked at."""
+    monkeypatch.setattr(quantized_matmul, "_STREAMED_NBYTES", 1)
+    graph = Graph("g")
+    x = graph.add_input("x", TensorType(DType.U8, (2, 2000)))
+    w = graph.add_constant(np.full((2000, 3), weight, np.uint8), "w")
+    graph.set_outputs([insert(graph, "MatMulInteger", x, w)])
+    model = CpuModel(graph, 1)
+    model.make_program([v.type for v in graph.inputs])
+    assert model.stats()["weights"]["derived_nbytes"] == held * 2000 * 3
+    model.close()

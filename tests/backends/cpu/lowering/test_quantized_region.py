@@ -46,6 +46,20 @@ def test_two_programs_share_the_unfolded_weights():
     model.close()
 
 
+def test_what_is_made_of_the_unfolded_weights_is_shared_too():
+    """Weights of three taps as Winograd has them: another program makes none anew."""
+    graph = quantized_product(y_dtype=DType.I8, channels=64, features=64, side=24)
+    fuse_quantized(graph)
+    annotate(graph)
+    model = CpuModel(graph, 1)
+    held, programs = [], []
+    for _ in range(2):
+        programs.append(model.make_program([v.type for v in graph.inputs]))
+        held.append(model.stats()["weights"]["derived_nbytes"])
+    assert held[0] == held[1] > 4 * 64 * 3 * 3 * 64
+    model.close()
+
+
 SPECIAL = np.float32([0.5, 1.5, 2.5, -0.5, -1.5, 1e9, -1e9, np.inf, -np.inf, 0.0, -0.0, 126.4, 127.5, 254.5, 255.5, 40000.0])
 
 

@@ -22,6 +22,7 @@ from miniinfer_cli.ir import DType, Graph, Node, TensorType, Value
 from miniinfer_cli.ir.parts import copy_node, copy_value, leaving
 from miniinfer_cli.ops import OURS, insert
 from miniinfer_cli.ops.registry import lookup
+from miniinfer_cli.ops.stored_numbers import dequantizing
 from miniinfer_cli.ops.type_codes import code_of_dtype
 
 _FLOATS = {"QuantizedConv": "FusedConv", "QuantizedMatMul": "FusedMatMul"}
@@ -36,7 +37,7 @@ def lower_quantized_region(site: Site) -> tuple[Tactic, ...] | None:
     if len(products) != 1 or len(body.outputs) != 1:
         return None
     (product,) = products
-    sources = [_source(product, number) for number in (0, 1)]
+    sources = [dequantizing(product.inputs[number]) for number in (0, 1)]
     whole = [s for s in sources if s is not None]
     region = integer_region(site, product, whole) if len(whole) == len(sources) else None
     rewritten = Tactic(REWRITTEN, lambda work: work.replace_by(_apart(site, body, product, sources)), default_estimate(site))
@@ -61,12 +62,6 @@ def _apart(site: Site, body: Graph, product: Node, sources: Sequence[Node | None
         _add_floats(graph, body, product, sources, _FLOATS[site.node.op], known)
     graph.set_outputs([known[v] for v in body.outputs])
     return graph
-
-
-def _source(product: Node, number: int) -> Node | None:
-    value = product.inputs[number]
-    node = None if value is None else value.producer
-    return node if node is not None and node.is_op("DequantizeLinear") else None
 
 
 def _are_matrices(product: Node, sources: Sequence[Node | None]) -> bool:
