@@ -35,7 +35,12 @@ def byte_finish(result: DType, residual: DType | None, features: int) -> Finish:
     numbers = (1.0, 1.0, 0.0, 0.0, 0.0, RESIDUAL_SCALE, 2.0, -math.inf, HIGH, INVERSE, zero, *ends)
     defines = (
         *(("MI_Y", c_type(result)), ("MI_R", c_type(residual or DType.I8)), ("MI_BETWEEN", "0")),
-        *(("MI_ROUNDS", str(rounds)), ("MI_ACTIVATION", "none")),
+        *(
+            ("MI_ROUNDS", str(rounds)),
+            ("MI_ACTIVATION", "none"),
+            ("MI_FOLDED", "0"),
+            ("MI_ADDED", str(int(residual is not None))),
+        ),
     )
     added = "widen(x2)" if residual else "ending.residual_zero"
     one, row = ((1,), (features,)) if residual else ((), ())

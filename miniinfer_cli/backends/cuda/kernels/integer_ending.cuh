@@ -25,7 +25,15 @@ MI_DEVICE float rounded(float x, float inverse, float zero, float low, float hig
 }
 
 // y of a sum that was scaled; `added`: of the residual, its zero point where there is none.
+//
+// MI_FOLDED: 1 where nothing is rounded on the way and no activation follows; then the inverse scale of the result has gone into scales,
+// biases and ``residual_scale``, and zero points of the residual into biases. MI_ADDED: 1 where there is a residual.
 MI_DEVICE MI_Y ended(float v, float added, const Ending& ending) {
+#if MI_FOLDED
+#if MI_ADDED
+  v = __fmaf_rn(added, ending.residual_scale, v);
+#endif
+#else
 #if MI_BETWEEN == 1
   v = rounded(v, ending.between_inverse, ending.between_zero, ending.between_low, ending.between_high);
   v = (v - ending.between_zero) * ending.between_scale;
@@ -36,12 +44,15 @@ MI_DEVICE MI_Y ended(float v, float added, const Ending& ending) {
 #endif
   v = epilogue::MI_ACTIVATION(v);
   v += (added - ending.residual_zero) * ending.residual_scale;
+#if MI_ROUNDS
+  v = __fmul_rn(v, ending.inverse);
+#endif
+#endif
 #if MI_ROUNDS == 1
   // A float of so many units has no digits behind the point: the addition rounds, to even, and leaves the integer in the low bits.
-  v = fminf(fmaxf(__fmul_rn(v, ending.inverse), ending.low), ending.high) + 12582912.0f;
+  v = fminf(fmaxf(v, ending.low), ending.high) + 12582912.0f;
   return (MI_Y)(__float_as_int(v) + (int)ending.zero);
 #elif MI_ROUNDS == 2
-  v = __fmul_rn(v, ending.inverse);
   return narrow<MI_Y>(v > ending.high ? ending.high : v < ending.low ? ending.low : v);  // NaN stays what it is
 #else
   return narrow<MI_Y>(v > ending.greatest ? ending.greatest : v < ending.least ? ending.least : v);

@@ -27,13 +27,13 @@ BEGIN_EARLY = frozenset(
         *("gemv_along_k", "gemv_along_n", "add_parts"),
         "conv_depthwise",
         "excitation",
-        *("product_sm90", "large_product", "narrow_product"),
+        *("product_sm90", "large_product", "narrow_product", "byte_product"),
         "attention_sm90",
     }
 )
 """The kernels that begin before the one in front has ended, wherever the rules allow it: those of the families that measured
 faster so (docs/gpu-results.md). Softmax along columns waits for its turn as well, and was slower with one image."""
-FILLS = frozenset({"product_sm90", "large_product", "narrow_product"})
+FILLS = frozenset({"product_sm90", "large_product", "narrow_product", "byte_product"})
 """Those that were measured faster so though no second grid fits beside them: its blocks begin where one of theirs has ended."""
 _WAITS = re.compile(r"\b(mi_take|await)_turn\(\)|griddepcontrol\.wait")
 

@@ -11,7 +11,7 @@
 //
 // MI_T: i8, u8 or f8e4m3fn; MI_W: of the weights, f8e4m3fn as well or i8; MI_BYTES: 1 where sums are whole numbers, 2 where they have
 // few digits and are added to floats every chunk. MI_STEPS: of 32 bytes of a chunk, the others are zeros. MI_ADDS: 1 where there is a
-// residual, of type MI_R. MI_VECTORS: 1 where all rows are whole vectors of 16 elements. MI_WINDOWS: 1 where tokens are the windows of
+// residual, of type MI_R; MI_AHEAD: 1 where it is loaded a tile ahead, for which there are registers. MI_VECTORS: 1 where all rows are whole vectors of 16 elements. MI_WINDOWS: 1 where tokens are the windows of
 // a convolution, read by a map that is im2col: k is the channels of each tap, filled up to whole chunks; the weights' map has taps as
 // an axis of its own. MI_MULTIPLYING, MI_LOADING: registers of a thread.
 #include "integer_ending.cuh"
@@ -31,7 +31,7 @@ constexpr u32 TOKENS_NBYTES = TOKENS * MI_ROW_NBYTES, WEIGHTS_NBYTES = MI_FEATUR
 constexpr u32 STAGE_NBYTES = TOKENS_NBYTES + WEIGHTS_NBYTES, PART_NBYTES = WEIGHTS_NBYTES / MI_SHARING;
 constexpr u32 AT_BARRIERS = MI_STAGES * STAGE_NBYTES;
 constexpr int BANDS = MI_FEATURES / 64;  // of 64 features
-constexpr bool AHEAD = MI_ADDS && MI_VECTORS && MI_FEATURES * sizeof(MI_R) <= 128;  // the residual is loaded before the products
+constexpr bool AHEAD = MI_AHEAD != 0;  // the residual of a tile is loaded while the tile before is finished
 constexpr int EARLY = AHEAD ? BANDS : 1;
 static_assert(MI_FEATURES % 64 == 0 && MI_FEATURES / MI_SHARING % 8 == 0, "whole patterns for warpgroups and for blocks");
 
@@ -162,26 +162,26 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) byte_product(
 #endif
     int lead = chunks < MI_STAGES ? chunks : MI_STAGES - 1;  // chunks by which the first warpgroup is ahead
     if (group > 0) meet(1, 128 * MI_GROUPS);
-    for (int at = first; at < tiles; at += step) {
-      find(at, token, feature);
-      int row0 = token + group * MI_ROWS + warp * 16 + lane / 4, column0 = feature + lane % 4 * MI_BESIDE;
-      Few<MI_R, MI_BESIDE> added[EARLY][2];
-      auto load_added = [&](int which, int q, int h) {
-        int row = row0 + 8 * h, column = column0 + 64 * q;
-        if (MI_VECTORS) {
-          if (row < count && column < features) added[which][h] = neighbours<MI_R, MI_BESIDE>(residual + row * ldr + column);
-        } else {
+    find(first, token, feature);
+    int row0 = token + group * MI_ROWS + warp * 16 + lane / 4, column0 = feature + lane % 4 * MI_BESIDE;
+    Few<MI_R, MI_BESIDE> added[EARLY][2], next[EARLY][2];
+    auto load_added = [&](Few<MI_R, MI_BESIDE>& to, long long row, int column) {
+      if (MI_VECTORS) {
+        if (row < count && column < features) to = neighbours<MI_R, MI_BESIDE>(residual + row * ldr + column);
+      } else {
 #pragma unroll
-          for (int i = 0; i < MI_BESIDE; i++)
-            if (row < count && column + i < features) added[which][h].d[i] = residual[row * ldr + column + i];
-        }
-      };
-      if constexpr (AHEAD) {
-#pragma unroll
-        for (int q = 0; q < BANDS; q++)
-#pragma unroll
-          for (int h = 0; h < 2; h++) load_added(q, q, h);
+        for (int i = 0; i < MI_BESIDE; i++)
+          if (row < count && column + i < features) to.d[i] = residual[row * ldr + column + i];
       }
+    };
+    auto load_all = [&](Few<MI_R, MI_BESIDE>(&to)[EARLY][2]) {
+#pragma unroll
+      for (int q = 0; q < BANDS; q++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) load_added(to[AHEAD ? q : 0][h], row0 + 8 * h, column0 + 64 * q);
+    };
+    if (AHEAD) load_all(next);
+    for (int at = first; at < tiles; at += step) {
       for (int chunk = 0; chunk < chunks; chunk++) {
         await(loaded + 8 * stage, phase);
         fence_sums();
@@ -214,9 +214,21 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) byte_product(
       hold(sums);
       give_back(stage ? stage - 1 : MI_STAGES - 1);
 #endif
+      int here_row = row0, here_column = column0;
+      if (AHEAD) {
+#pragma unroll
+        for (int q = 0; q < EARLY; q++)
+#pragma unroll
+          for (int h = 0; h < 2; h++) added[q][h] = next[q][h];
+      }
+      if (at + step < tiles) {
+        find(at + step, token, feature);
+        row0 = token + group * MI_ROWS + warp * 16 + lane / 4, column0 = feature + lane % 4 * MI_BESIDE;
+        if (AHEAD) load_all(next);
+      }
 #pragma unroll
       for (int q = 0; q < BANDS; q++) {
-        int column = column0 + 64 * q;
+        int column = here_column + 64 * q;
         if (column >= features) continue;
         Few<float, MI_BESIDE> scale, bias;
         if (MI_VECTORS) {
@@ -232,9 +244,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) byte_product(
         }
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-          int row = row0 + 8 * h;
+          long long row = here_row + 8 * h;
           if (row >= count) continue;
-          if (MI_ADDS && !AHEAD) load_added(0, q, h);
+          if (MI_ADDS && !AHEAD) load_added(added[0][h], row, column);
           __align__(16) Few<MI_Y, MI_BESIDE> made;
 #pragma unroll
           for (int i = 0; i < MI_BESIDE; i++) {

@@ -19,7 +19,14 @@ from miniinfer_cli.backends.cuda.tactics.convolution.convolution_heuristic impor
 from miniinfer_cli.backends.cuda.tactics.convolution.convolutions import Finish as Following
 from miniinfer_cli.backends.cuda.tactics.convolution.convolutions import product_of, product_of_rows
 from miniinfer_cli.backends.cuda.tactics.convolution.folding import Folding, folding_of
-from miniinfer_cli.backends.cuda.tactics.convolution.integer_kernels import bias_of, ends_of, estimate_of, result_type, scales_of
+from miniinfer_cli.backends.cuda.tactics.convolution.integer_kernels import (
+    bias_of,
+    ends_of,
+    estimate_of,
+    is_folded,
+    result_type,
+    scales_of,
+)
 from miniinfer_cli.backends.cuda.tactics.convolution.integer_regions import PACK, IntegerRegion
 from miniinfer_cli.backends.cuda.tactics.convolution.pixel_products import windows_of
 from miniinfer_cli.backends.cuda.tactics.products.byte_product_sm90 import (
@@ -28,6 +35,7 @@ from miniinfer_cli.backends.cuda.tactics.products.byte_product_sm90 import (
     ByteProduct,
     byte_forms,
     byte_launch,
+    byte_us,
     ordered_rows,
     tiles_along,
 )
@@ -36,7 +44,15 @@ from miniinfer_cli.backends.cuda.tactics.products.large_products import LARGE
 from miniinfer_cli.backends.cuda.tactics.products.product_heuristic import PRODUCTS, ProductHeuristic
 from miniinfer_cli.backends.cuda.tactics.products.product_records import Product
 from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import Finish, Windows, product_launch
-from miniinfer_cli.backends.cuda.tactics.products.token_forms import CHUNK_NBYTES, FEATURES, Form, TokenProduct, forms_of, grid_of
+from miniinfer_cli.backends.cuda.tactics.products.token_forms import (
+    CHUNK_NBYTES,
+    FEATURES,
+    Form,
+    TokenProduct,
+    forms_of,
+    grid_of,
+    tokens_us,
+)
 from miniinfer_cli.backends.cuda.tactics.products.weight_forms import Rearranged, tiles_of
 from miniinfer_cli.ir import DType
 
@@ -77,8 +93,7 @@ def token_tactics(
     found = _product(region)
     if found is None or found.product.m not in table.byte_pixels:
         return ()
-    p = found.product
-    tokens = TokenProduct(p.m, p.n, found.k, p.a, result_type(region), p.lda, p.n, weights=p.b)
+    tokens = _few(region, found)
     forms = forms_of(tokens, target.multiprocessors, min(target.shared_nbytes, products.most_tokens_nbytes))
     return tuple(_by_tokens(region, found, tokens, form, target, table) for form in forms[: products.token_forms])
 
@@ -90,8 +105,7 @@ def large_tactics(
     found = _product(region)
     if found is None or found.product.m < products.large_rows:
         return ()
-    p, residual = found.product, None if region.of_residual is None else region.of_residual.dtype
-    many = ByteProduct(p.m, p.n, found.k, p.a, p.b, result_type(region), p.lda, p.k, p.n, residual, found.windows)
+    many = _many(region, found)
     forms = byte_forms(many, target.multiprocessors, target.shared_nbytes, estimate_of(region, 0).nbytes)
     return tuple(_by_many(region, found, many, form, target, table) for form in forms[: products.large_forms])
 
@@ -101,10 +115,33 @@ def favours_large(region: IntegerRegion, target: Target, table: ConvolutionHeuri
     return target.arch == table.pixel_arch and bool(large_tactics(region, target, table))
 
 
-def favours_tokens(region: IntegerRegion, target: Target, table: ConvolutionHeuristic = CONVOLUTIONS) -> bool:
-    """True where the kernel for few tokens is the favourite: where there are few pixels."""
+def favours_tokens(
+    region: IntegerRegion, target: Target, table: ConvolutionHeuristic = CONVOLUTIONS, products: ProductHeuristic = PRODUCTS
+) -> bool:
+    """True where the kernel for few tokens is the favourite: where there are few pixels, and it is to take less time than the
+    one for many."""
     found = _product(region)
-    return target.arch == table.pixel_arch and found is not None and found.product.m in table.favoured_byte_pixels
+    if target.arch != table.pixel_arch or found is None or found.product.m not in table.favoured_byte_pixels:
+        return False
+    if found.product.m < products.large_rows:
+        return True
+    few, many = _few(region, found), _many(region, found)
+    forms = forms_of(few, target.multiprocessors, min(target.shared_nbytes, products.most_tokens_nbytes))[:1]
+    others = byte_forms(many, target.multiprocessors, target.shared_nbytes)[:1]
+    if not forms or not others:
+        return bool(forms)
+    most = byte_us(many, others[0], target.multiprocessors) / table.byte_gain
+    return tokens_us(few, forms[0], target.multiprocessors) < most
+
+
+def _few(region: IntegerRegion, found: _Bytes) -> TokenProduct:
+    p = found.product
+    return TokenProduct(p.m, p.n, found.k, p.a, result_type(region), p.lda, p.n, weights=p.b)
+
+
+def _many(region: IntegerRegion, found: _Bytes) -> ByteProduct:
+    p, residual = found.product, None if region.of_residual is None else region.of_residual.dtype
+    return ByteProduct(p.m, p.n, found.k, p.a, p.b, result_type(region), p.lda, p.k, p.n, residual, found.windows)
 
 
 def _product(region: IntegerRegion) -> _Bytes | None:
@@ -177,7 +214,7 @@ def _by_many(
 ) -> Tactic:
     def emit(work: Work) -> None:
         ordered = work.derive(ordered_rows(region.weights, found.product, found.rearranged))
-        numbers = scales_of(work, region), bias_of(work, region)
+        numbers = _numbers(work, region)
         tokens = found.tokens(work, region, target.multiprocessors)
         places = tokens, ordered, Operand.output(0), *numbers, region.residual
         work.add(byte_launch(p, form, ends_of(region), *places, target.multiprocessors))
@@ -191,7 +228,12 @@ def _by_many(
 
 def _operands(work: Work, region: IntegerRegion) -> list[Operand]:
     residual = [] if region.residual is None else [region.residual]
-    return [scales_of(work, region), bias_of(work, region), *residual]
+    return [*_numbers(work, region), *residual]
+
+
+def _numbers(work: Work, region: IntegerRegion) -> tuple[Operand, Operand]:
+    folded = is_folded(region)
+    return scales_of(work, region, folded=folded), bias_of(work, region, folded=folded)
 
 
 def _tactic(key: str, emit: Callable[[Work], None], estimate: Estimate, table: ConvolutionHeuristic) -> Tactic:

@@ -54,6 +54,8 @@ class ConvolutionHeuristic:
     """Pixels of bytes for which that kernel is offered, and ..."""
     favoured_byte_pixels: range = range(1, 3137)
     """... is the favourite, whatever else there is: other ways read and write floats, or reach half of the matrix units' rate."""
+    byte_gain: float = 0.75
+    """Of its time what the kernel for many pixels takes at most where it is the favourite all the same."""
     pixel_arch: int = 90
     many_gain: float = 0.865
     """Of the time of the library, what the kernel for many tokens is to take at most where it is the favourite: beside cold

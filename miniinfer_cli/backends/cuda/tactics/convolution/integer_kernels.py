@@ -90,9 +90,24 @@ def _defines(region: IntegerRegion) -> tuple[tuple[str, str], ...]:
     )
 
 
+def is_folded(region: IntegerRegion) -> bool:
+    """Whether all that follows a sum is multiplications and additions, until it is bounded and rounded; see ``ends_of``."""
+    return region.between is None and not region.activation
+
+
 def ends_of(region: IntegerRegion) -> Ends:
-    """What follows a scaled sum, for kernels that multiply as others do."""
-    return Ends(tuple(d for d in _defines(region) if d[0] != "MI_X"), _ending(region))
+    """What follows a scaled sum, for kernels that multiply as others do. Where ``is_folded``, the scale of the result goes into
+    ``scales_of`` and ``bias_of``."""
+    defines = [d for d in _defines(region) if d[0] != "MI_X"]
+    defines += [("MI_FOLDED", str(int(is_folded(region)))), ("MI_ADDED", str(int(region.residual is not None)))]
+    numbers = list(_ending(region))
+    if is_folded(region):
+        numbers[5] *= _inverse(region)  # of the residual
+    return Ends(tuple(defines), tuple(numbers))
+
+
+def _inverse(region: IntegerRegion) -> float:
+    return 1.0 if region.result is None else 1.0 / region.result.scale
 
 
 def _rounds(numbers: Numbers | None) -> int:
@@ -105,17 +120,21 @@ def result_type(region: IntegerRegion) -> DType:
     return region.floats if region.result is None else region.result.dtype
 
 
-def scales_of(work: Work, region: IntegerRegion) -> Operand:
-    """f32[features]: what a sum is multiplied by."""
-    features = region.conv.y_shape[-1]
-    return work.derive(Derived((region.scales,), f"{features} scales, times {region.of_x.scale!r}", _scales_graph(region)))
+def scales_of(work: Work, region: IntegerRegion, *, folded: bool = False) -> Operand:
+    """f32[features]: what a sum is multiplied by; ``folded``: with the scale of the result in it."""
+    features, factor = region.conv.y_shape[-1], region.of_x.scale * (_inverse(region) if folded else 1.0)
+    return work.derive(Derived((region.scales,), f"{features} scales, times {factor!r}", _scales_graph(region, factor)))
 
 
-def bias_of(work: Work, region: IntegerRegion) -> Operand:
-    """f32[features]: what is added to a scaled sum."""
+def bias_of(work: Work, region: IntegerRegion, *, folded: bool = False) -> Operand:
+    """f32[features]: what is added to a scaled sum; ``folded``: in steps of the result, less the residual's zero point."""
     held = (region.weights, region.scales, *(() if region.bias is None else (region.bias,)))
     key = f"bias of sums at {region.of_x.scale!r}, less {region.of_x.zero}{', columns' if region.turned else ''}"
-    return work.derive(Derived(held, key, _bias_graph(region)))
+    if not folded:
+        return work.derive(Derived(held, key, _bias_graph(region)))
+    inverse, added = _inverse(region), region.of_residual
+    less = 0.0 if added is None else added.zero * added.scale * inverse
+    return work.derive(Derived(held, f"{key}, times {inverse!r}, less {less!r}", _bias_graph(region, inverse, less)))
 
 
 def _arguments(work: Work, region: IntegerRegion, stored: Argument, count: "np.generic[Any]") -> tuple[Argument, ...]:
@@ -128,7 +147,7 @@ def estimate_of(region: IntegerRegion, flops: int) -> Estimate:
     """With each byte read and written once."""
     conv, made = region.conv, math.prod(region.conv.y_shape)
     moved = math.prod(conv.x_shape) + region.weights.size + made * element_nbytes(result_type(region))
-    return Estimate(flops, moved + (made if region.residual is not None else 0))
+    return Estimate(flops, moved + (0 if region.of_residual is None else made * element_nbytes(region.of_residual.dtype)))
 
 
 def _window(region: IntegerRegion) -> Array:
@@ -163,34 +182,37 @@ def _turned_graph(weights: Constant, perm: Sequence[int]) -> Graph:
     return graph
 
 
-def _scales_graph(region: IntegerRegion) -> Graph:
-    """One scale for each feature: of the weights, times that of x."""
+def _scales_graph(region: IntegerRegion, factor: float) -> Graph:
+    """One scale for each feature: of the weights, times ``factor``."""
     graph = Graph("scales")
-    graph.set_outputs([_scales(graph, region)])
+    graph.set_outputs([_scales(graph, region, factor)])
     return graph
 
 
-def _scales(graph: Graph, region: IntegerRegion) -> Value:
+def _scales(graph: Graph, region: IntegerRegion, factor: float) -> Value:
     scales = graph.add_input("scales", TensorType(region.scales.dtype, region.scales.shape))
-    wide = insert(graph, "Mul", scales, graph.add_constant(np.float32(region.of_x.scale)))
+    wide = insert(graph, "Mul", scales, graph.add_constant(np.float32(factor)))
     flat = insert(graph, "Reshape", wide, graph.add_constant(np.array([-1])))
     return insert(graph, "Expand", flat, graph.add_constant(np.array([region.conv.y_shape[-1]])))
 
 
-def _bias_graph(region: IntegerRegion) -> Graph:
-    """The bias less what the zero point of x adds to each sum, of floats always 0."""
+def _bias_graph(region: IntegerRegion, factor: float = 1.0, less: float = 0.0) -> Graph:
+    """The bias less what the zero point of x adds to each sum, of floats always 0; all of it times ``factor``, less ``less``."""
     graph = Graph("bias")
     weights = graph.add_input("weights", TensorType(region.weights.dtype, region.weights.shape))
-    scales = _scales(graph, region)
+    scales = _scales(graph, region, region.of_x.scale)
     axes = [0] if region.turned else list(range(1, len(region.weights.shape)))
     wide = insert(graph, "Cast", weights, to=code_of_dtype(DType.I32 if region.weights.dtype in INTEGERS else DType.F32))
     sums = insert(graph, "ReduceSum", wide, graph.add_constant(np.array(axes)), keepdims=0)
-    factor = graph.add_constant(np.float32(-region.of_x.zero))
-    total = insert(graph, "Mul", insert(graph, "Mul", insert(graph, "Cast", sums, to=code_of_dtype(DType.F32)), factor), scales)
+    point = graph.add_constant(np.float32(-region.of_x.zero))
+    total = insert(graph, "Mul", insert(graph, "Mul", insert(graph, "Cast", sums, to=code_of_dtype(DType.F32)), point), scales)
     if region.bias is not None:
         bias = graph.add_input("bias", TensorType(region.bias.dtype, region.bias.shape))
         row = insert(graph, "Reshape", bias, graph.add_constant(np.array([-1])))
         row = row if region.bias.dtype is DType.F32 else insert(graph, "Cast", row, to=code_of_dtype(DType.F32))
         total = insert(graph, "Add", total, row)
+    if factor != 1 or less:
+        total = insert(graph, "Mul", total, graph.add_constant(np.float32(factor)))
+        total = insert(graph, "Sub", total, graph.add_constant(np.float32(less)))
     graph.set_outputs([total])
     return graph

@@ -26,13 +26,19 @@ BESIDE = 16
 """Features side by side that a thread has."""
 _THREADS = 384
 _BAND = 64  # features whose order is changed
+MOST_FEATURES = 256
+"""Of a tile."""
 _FEATURES, _SHARING, _MOST_STAGES = (256, 192, 128, 64), (2, 1), 6
 _MOST_OF_FEW_DIGITS = 128  # features of a tile whose sums are kept twice
 _STEP = 32  # bytes of k of a matrix instruction
 _REGISTERS = (232, 40)  # of a thread that multiplies, and of one that loads
-# Microseconds, predicted by what halves take in large_product.cu: a step of k, and what begins and ends a tile and is not hidden.
-_LAUNCH_US, _STEP_US, _TILE_US = 2.2, {256: 0.16, 192: 0.125, 128: 0.085, 64: 0.055}, {256: 0.9, 192: 0.7, 128: 0.5, 64: 0.3}
+# Microseconds, predicted: a step of k, as halves take it in large_product.cu; what finishes 256 features of a tile meanwhile, by
+# instructions, more with a residual; what passes between two tiles.
+_LAUNCH_US, _STEP_US, _TILE_US = 2.2, {256: 0.16, 192: 0.125, 128: 0.085, 64: 0.055}, 0.25
+_FINISH_US, _ADD_US = 1.5, 0.6
+_AWAITED_US = 1.0  # of a residual that is not loaded ahead
 _NBYTES_PER_US = 3.7e6  # of memory
+_MOST_HELD = 130  # registers of a thread for sums and residuals
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +123,21 @@ def byte_forms(p: ByteProduct, multiprocessors: int, room: int = MOST_SHARED, mo
     return sorted(found, key=rank)
 
 
+def is_ahead(p: ByteProduct, form: ByteForm) -> bool:
+    """Whether a thread has registers for the next tile's residual, besides this one's and sums, those of few digits twice."""
+    if p.residual is None:
+        return False
+    sums = form.features // 2 * bytes_macro(p.dtype)
+    return sums + form.features * element_nbytes(p.residual) // 4 <= _MOST_HELD
+
+
 def byte_us(p: ByteProduct, form: ByteForm, multiprocessors: int, moved: int = 0) -> float:
     """Microseconds, about. ``moved``: bytes that pass through memory at least."""
     down, across = tiles_along(p, form)
     turns = -(-down * across // max(1, multiprocessors // form.sharing))
-    tile = p.chunks * p.steps * _STEP_US[form.features] + _TILE_US[form.features]
+    finish = form.features / MOST_FEATURES * (_FINISH_US + (0 if p.residual is None else _ADD_US))
+    tile = max(p.chunks * p.steps * _STEP_US[form.features], finish) + _TILE_US
+    tile += 0 if p.residual is None or is_ahead(p, form) else _AWAITED_US
     return _LAUNCH_US + max(turns * tile, moved / _NBYTES_PER_US)
 
 
@@ -146,11 +162,12 @@ def byte_launch(
     if why:
         raise ValueError(why)
     multiplying, loading = _REGISTERS
+    whole = _is_whole(p, (result, *((residual,) if residual else ())))
     defines = (
         *(("MI_T", c_type(p.dtype)), ("MI_W", c_type(p.weights)), ("MI_BYTES", str(bytes_macro(p.dtype)))),
         *(("MI_FEATURES", str(form.features)), ("MI_COLUMNS", str(form.features)), ("MI_STAGES", str(form.stages))),
         *(("MI_SHARING", str(form.sharing)), ("MI_STEPS", str(p.steps)), ("MI_ADDS", str(int(p.residual is not None)))),
-        ("MI_VECTORS", str(int(_is_whole(p, (result, *((residual,) if residual else ())))))),
+        *(("MI_VECTORS", str(int(whole))), ("MI_AHEAD", str(int(whole and is_ahead(p, form))))),
         *(("MI_WINDOWS", str(int(p.windows is not None))), ("MI_MULTIPLYING", str(multiplying)), ("MI_LOADING", str(loading))),
         *ends.defines,
     )

@@ -159,7 +159,7 @@ class TokenProduct:
 
 @cache
 def forms_of(p: TokenProduct, multiprocessors: int, room: int = MOST_SHARED) -> tuple[Form, ...]:
-    """Forms whose blocks have ``room`` bytes of shared memory, the fastest first by ``_cost_us``.
+    """Forms whose blocks have ``room`` bytes of shared memory, the fastest first by ``tokens_us``.
 
     Where a ring that holds all tokens keeps a second grid out, one that lets it in is among them, too. What was slower wherever
     it was measured is none of them: several rows, and tokens shared by blocks of parts of k, or through a ring that is too short.
@@ -184,10 +184,10 @@ def forms_of(p: TokenProduct, multiprocessors: int, room: int = MOST_SHARED) -> 
                 continue
             if not form.fault(p.chunks) and form.shared_nbytes(p.chunks) <= min(most, _ALL_SHARED // residents - _APART_NBYTES):
                 found[form] = None
-    return tuple(sorted(found, key=lambda form: _cost_us(p, form, multiprocessors)))
+    return tuple(sorted(found, key=lambda form: tokens_us(p, form, multiprocessors)))
 
 
-def _cost_us(p: TokenProduct, form: Form, multiprocessors: int) -> float:
+def tokens_us(p: TokenProduct, form: Form, multiprocessors: int) -> float:
     """Microseconds that a launch takes, about: what a multiprocessor gets, what all get through the L2 cache, what blocks send to
     each other, a ring that is too short, and what is finished; as often as clusters do not fit on the device at one time."""
     held, blocks, cluster = form.chunks_of_block(p.chunks), math.prod(grid_of(p, form)), form.split * form.sharing
