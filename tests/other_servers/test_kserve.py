@@ -15,6 +15,9 @@ def test_the_protocol_is_answered_and_one_that_is_wrong_fails_alone(plan, expect
     port = free_port()
     script = (
         "import kserve; from miniinfer_cli.integrations.kserve import PlanModel\n"
+        "from kserve.protocol.rest.multiprocess.server import RESTServerProcess\n"
+        # It ends a worker that does not answer within 5 s, and its own import takes as long on a processor that others use.
+        "RESTServerProcess.is_alive.__defaults__ = (60,)\n"
         "if __name__ == '__main__':\n"
         f"    model = PlanModel('net', {str(plan)!r}, max_batch=8, options={{'threads': 1}})\n"
         f"    kserve.ModelServer(http_port={port}, enable_grpc=False, workers={workers}).start([model])\n"
