@@ -11,8 +11,9 @@ from miniinfer_cli.errors import UsageError
 from miniinfer_cli.serving import batcher as module
 from miniinfer_cli.serving import copying
 from miniinfer_cli.serving.copying import Copiers, copiers_by_itself
+from tests.emulation.engine import open_emulated, plan_of
 from tests.forked import in_forked_child
-from tests.serving.staged import WAIT_S, open_cpu, row
+from tests.serving.staged import DOUBLE, WAIT_S, open_cpu, row
 
 
 def copying_threads() -> int:
@@ -103,6 +104,15 @@ def test_a_forked_child_copies_by_itself(copiers):
         return target[:, 0].tolist()
 
     assert in_forked_child(copy) == list(range(16))
+
+
+def test_several_contexts_of_a_gpu_share_them(monkeypatch):
+    monkeypatch.setattr(module, "Copiers", lambda count: Copiers(count, least_nbytes=16))
+    with open_emulated(plan_of(DOUBLE)) as engine, Batcher(engine, 16, 1, contexts=2, copy_threads=2) as batcher:
+        futures = [batcher.submit(row(n)) for n in range(400)]
+        found = [f.result(WAIT_S)["y"][0].tolist() for f in futures]
+        assert copying_threads() == 2
+    assert found == [[2 * n, 2, 4] for n in range(400)]
 
 
 def test_a_batcher_has_them_for_devices_that_are_not_the_processors(monkeypatch):
