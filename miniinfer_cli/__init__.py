@@ -46,7 +46,7 @@ def build(
 ) -> Plan:
     """Builds ``model`` (a path, bytes or an onnx.ModelProto) into a plan, and writes it when ``output`` is given.
 
-    ``options`` are the fields of ``miniinfer_cli.builder.building.BuildOptions``: shapes, min_shapes, opt_shapes, max_shapes
+    ``options`` are the fields of ``miniinfer_cli.builder.options.BuildOptions``: shapes, min_shapes, opt_shapes, max_shapes
     (input name to sizes), opt_level, disable_passes, mark_outputs, start_at, overridable, plugins, tf32, precision (``f16`` or
     ``bf16``), keep_fp32, io_types, int8, fp8, calibrate, calibration_method, calibration_cache, keep_float, smooth_quant,
     weight_only, group_size (docs/precision.md), own_sizes (inputs may differ in sizes of one name), state, kv_cache

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from miniinfer_cli.builder.building import BuildOptions, build_plan
+from miniinfer_cli.builder.building import build_plan
+from miniinfer_cli.builder.options import BuildOptions
 from miniinfer_cli.limits import FOLD_STEPS, LIMITS
 
 A_TENTH = {limit.name: limit.default // 10 for limit in LIMITS}

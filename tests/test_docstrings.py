@@ -11,7 +11,7 @@ import pytest
 import engine_format
 import miniinfer_cli
 from miniinfer_cli.backends.interface import DeviceOptions
-from miniinfer_cli.builder.building import BuildOptions
+from miniinfer_cli.builder.options import BuildOptions
 from miniinfer_cli.runtime.context import Context, Future
 from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.verification import compare, verify_plan

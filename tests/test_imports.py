@@ -198,6 +198,7 @@ LATE = {
     ("miniinfer_cli.devices.gpu_memory", "miniinfer_cli.backends.cuda.driver.device"),
     ("miniinfer_cli.ort.values", "miniinfer_cli.devices.gpu_memory"),
     ("miniinfer_cli.ort.plans", "miniinfer_cli.builder.building"),
+    ("miniinfer_cli.ort.plans", "miniinfer_cli.builder.options"),
     ("miniinfer_cli.ort.plans", "miniinfer_cli.onnx_import.declared"),
     ("miniinfer_cli.ort.plans", "miniinfer_cli.plugins"),
     ("miniinfer_cli.integrations.ray", "ray"),

@@ -14,7 +14,8 @@ import miniinfer_cli
 from engine_format import BuildReport, GraphRecord, NodeRecord, Plan, TensorSpec, ValueRecord
 from engine_format.dtypes import DType
 from miniinfer_cli import limits as limits_module
-from miniinfer_cli.builder.building import BuildOptions, build_plan
+from miniinfer_cli.builder.building import build_plan
+from miniinfer_cli.builder.options import BuildOptions
 from miniinfer_cli.errors import ModelError, PlanFileError, UsageError
 from miniinfer_cli.limits import LIMITS, Bound, Budget, Limits, chosen_limits
 from miniinfer_cli.planning.thaw import thaw

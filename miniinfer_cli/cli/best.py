@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from miniinfer_cli.backends.interface import DeviceOptions
-from miniinfer_cli.builder.building import BuildOptions
+from miniinfer_cli.builder.options import BuildOptions
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.report import Printer
 from miniinfer_cli.cli.verifying import Check

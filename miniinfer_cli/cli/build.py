@@ -9,7 +9,8 @@ import click
 
 from engine_format.records import DimensionRange
 from miniinfer_cli.backends.interface import DeviceOptions
-from miniinfer_cli.builder.building import BuildOptions, Built, build_plan
+from miniinfer_cli.builder.building import Built, build_plan
+from miniinfer_cli.builder.options import BuildOptions
 from miniinfer_cli.builder.precision import AUTO
 from miniinfer_cli.builder.targets import targets_for
 from miniinfer_cli.cli import flags

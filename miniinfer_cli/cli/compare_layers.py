@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from engine_format import Plan
-from miniinfer_cli.builder.building import BuildOptions, build_plan
+from miniinfer_cli.builder.building import build_plan
+from miniinfer_cli.builder.options import BuildOptions
 from miniinfer_cli.cli.compare_sides import Compared, Ran
 from miniinfer_cli.cli.compare_wanted import CompareWanted
 from miniinfer_cli.cli.report import Printer

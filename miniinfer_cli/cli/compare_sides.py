@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from miniinfer_cli.builder.building import BuildOptions, build_plan
+from miniinfer_cli.builder.building import build_plan
+from miniinfer_cli.builder.options import BuildOptions
 from miniinfer_cli.cli.compare_wanted import CompareWanted
 from miniinfer_cli.cli.feeds import read_inputs
 from miniinfer_cli.cli.measuring import Bench, identity_of

@@ -6,7 +6,8 @@ from typing import Any
 
 from engine_format import Plan
 from miniinfer_cli.backends.interface import DeviceOptions
-from miniinfer_cli.builder.building import BuildOptions, build_plan
+from miniinfer_cli.builder.building import build_plan
+from miniinfer_cli.builder.options import BuildOptions
 from miniinfer_cli.cli.report import Printer
 from miniinfer_cli.comparison.per_layer import (
     ComparedLayers,

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from miniinfer_cli.backends.interface import DeviceOptions
-from miniinfer_cli.builder.building import BuildOptions, Built
+from miniinfer_cli.builder.building import Built
+from miniinfer_cli.builder.options import BuildOptions
 from miniinfer_cli.builder.precision import ALL, AUTO
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.flag_values import TypeParam

@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from miniinfer_cli.backends.interface import DeviceOptions
-from miniinfer_cli.builder.building import BuildOptions, Built
+from miniinfer_cli.builder.building import Built
 from miniinfer_cli.builder.calibration.calibrate import Method
+from miniinfer_cli.builder.options import BuildOptions
 from miniinfer_cli.builder.precision import AUTO
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.precision import KeepSearch, print_kept_nodes

@@ -12,7 +12,7 @@ import click
 
 from engine_format import Plan
 from miniinfer_cli.backends.interface import DeviceOptions
-from miniinfer_cli.builder.building import BuildOptions
+from miniinfer_cli.builder.options import BuildOptions
 from miniinfer_cli.cli import flags
 from miniinfer_cli.cli.feeds import read_inputs
 from miniinfer_cli.cli.growth import Growth, error_growth

@@ -151,7 +151,8 @@ def _folder_of(source: str | bytes) -> Path:
 
 def _built(wanted: Wanted, key: str) -> tuple[Plan, dict[str, Any]]:
     # Late: whoever finds the plan in the cache pays for none of this.
-    from miniinfer_cli.builder.building import BuildOptions, build_plan
+    from miniinfer_cli.builder.building import build_plan
+    from miniinfer_cli.builder.options import BuildOptions
     from miniinfer_cli.onnx_import.declared import read_declaration
 
     source, sizes = wanted.source, dict(wanted.free_dimensions)

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.backends.interface import DEFAULT_OPTIONS, DeviceOptions
-from miniinfer_cli.builder.building import BuildOptions, Built, build_plan
+from miniinfer_cli.builder.building import Built, build_plan
 from miniinfer_cli.builder.calibration.cache import read_cache
 from miniinfer_cli.builder.calibration.data import reread, sampled_feeds
+from miniinfer_cli.builder.options import BuildOptions
 from miniinfer_cli.builder.precision import AUTO, HALVES
 from miniinfer_cli.devices.estimating import estimated_ms
 from miniinfer_cli.devices.opening import load

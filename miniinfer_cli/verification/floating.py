@@ -9,8 +9,9 @@ import numpy as np
 
 from engine_format.records import DimensionRange
 from miniinfer_cli.backends.interface import DEFAULT_OPTIONS, DeviceOptions
-from miniinfer_cli.builder.building import BuildOptions, import_for
+from miniinfer_cli.builder.building import import_for
 from miniinfer_cli.builder.calibration.data import reread, sampled_feeds
+from miniinfer_cli.builder.options import BuildOptions
 from miniinfer_cli.builder.precision import AUTO
 from miniinfer_cli.builder.quantizing import ask_for_integers, calibrated
 from miniinfer_cli.devices.opening import load

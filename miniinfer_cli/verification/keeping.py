@@ -9,7 +9,8 @@ import numpy as np
 
 from engine_format.records import DimensionRange
 from miniinfer_cli.backends.interface import DeviceOptions
-from miniinfer_cli.builder.building import BuildOptions, import_for
+from miniinfer_cli.builder.building import import_for
+from miniinfer_cli.builder.options import BuildOptions
 from miniinfer_cli.builder.precision import ask_for
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import CheckFailed, InputDataError, OutOfMemoryError, UsageError

@@ -39,7 +39,8 @@ def benchmark(name: str, threads: int, runs: int) -> dict[str, Any]:
     import onnxruntime
 
     import miniinfer_cli
-    from miniinfer_cli.builder.building import BuildOptions, build_plan
+    from miniinfer_cli.builder.building import build_plan
+    from miniinfer_cli.builder.options import BuildOptions
     from miniinfer_cli.runtime.random_inputs import random_inputs
 
     with tempfile.TemporaryDirectory() as folder:

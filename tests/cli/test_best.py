@@ -8,7 +8,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from miniinfer_cli.backends.ceilings import Rate, Unit
-from miniinfer_cli.builder.building import BuildOptions, build_plan
+from miniinfer_cli.builder.building import build_plan
+from miniinfer_cli.builder.options import BuildOptions
 from miniinfer_cli.devices.estimating import H200, estimated_ms
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.verification import best

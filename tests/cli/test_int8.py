@@ -8,7 +8,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import miniinfer_cli
-from miniinfer_cli.builder.building import BuildOptions, build_plan
+from miniinfer_cli.builder.building import build_plan
+from miniinfer_cli.builder.options import BuildOptions
 from miniinfer_cli.errors import CheckFailed, ModelError, UsageError
 from miniinfer_cli.ir import DType
 from miniinfer_cli.verification import verify

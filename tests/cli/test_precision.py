@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import miniinfer_cli
-from miniinfer_cli.builder.building import BuildOptions
+from miniinfer_cli.builder.options import BuildOptions
 from miniinfer_cli.cli import verifying
 from miniinfer_cli.devices import opening
 from miniinfer_cli.errors import CheckFailed, ModelError, UsageError

@@ -6,7 +6,7 @@ import pytest
 from onnx import numpy_helper
 
 import miniinfer_cli
-from miniinfer_cli.builder.building import BuildOptions
+from miniinfer_cli.builder.options import BuildOptions
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.verification.floating import find_float
 from sample_models.catalogue import generate, sample_inputs

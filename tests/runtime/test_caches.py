@@ -9,7 +9,8 @@ from onnx import TensorProto, helper
 
 import miniinfer_cli
 from engine_format import read_plan, write_plan
-from miniinfer_cli.builder.building import BuildOptions, build_plan
+from miniinfer_cli.builder.building import build_plan
+from miniinfer_cli.builder.options import BuildOptions
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import ModelError, PlanFileError, UsageError
 from miniinfer_cli.runtime.engine import Engine

@@ -11,7 +11,8 @@ from typing import Any
 from engine_format import Plan
 from engine_format.timing_cache import MAGIC as TIMING_MAGIC
 from miniinfer_cli.backends.interface import DeviceOptions
-from miniinfer_cli.builder.building import BuildOptions, build_plan, import_for
+from miniinfer_cli.builder.building import build_plan, import_for
+from miniinfer_cli.builder.options import BuildOptions
 from miniinfer_cli.cli.batch_flag import batch_dimension
 from miniinfer_cli.cli.best import ESTIMATED, best_rows
 from miniinfer_cli.cli.feeds import read_inputs

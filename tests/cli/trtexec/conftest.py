@@ -55,7 +55,8 @@ def tokens() -> onnx.ModelProto:
 @pytest.fixture(scope="session")
 def kept(built, tmp_path_factory) -> Path:
     """The folder, which no test changes."""
-    from miniinfer_cli.builder.building import BuildOptions, build_plan
+    from miniinfer_cli.builder.building import build_plan
+    from miniinfer_cli.builder.options import BuildOptions
 
     folder = tmp_path_factory.mktemp("trtexec")
     shutil.copy(built / "mlp.onnx", folder / "m.onnx")

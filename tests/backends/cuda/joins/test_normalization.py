@@ -9,7 +9,8 @@ from miniinfer_cli.backends.choosing import Policy
 from miniinfer_cli.backends.cuda.choice.joining import joins_of
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.making.maker import make_program
-from miniinfer_cli.builder.building import BuildOptions, build_plan, read_model
+from miniinfer_cli.builder.building import build_plan, read_model
+from miniinfer_cli.builder.options import BuildOptions
 from miniinfer_cli.ir import Graph, TensorType, numpy_dtype
 from miniinfer_cli.ir.dims import evaluate
 from miniinfer_cli.ops.inference import infer_graph
