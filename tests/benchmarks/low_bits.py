@@ -1,7 +1,7 @@
 """Products and convolutions of bytes by the kernels for sm_90 beside those of halves, and whole networks of 8 bits beside f16.
 
     python -m tests.benchmarks.low_bits [--types int8 fp8] [--only TEXT ...] [--forms 3] [--rounds 5] [--out FILE]
-    python -m tests.benchmarks.low_bits --whole [resnet50 bert_base] [--types int8 fp8] [--batch 1 64] [--rounds 30]
+    python -m tests.benchmarks.low_bits --whole [resnet50 bert_base] [--types int8 fp8] [--rest f32] [--batch 1 64] [--rounds 30]
 
 Results are compared with f64 at some rows first: whole numbers are one step off at most, floats of 8 bits by 2 % (of the norm). A
 line for each shape and type: what bytes and operations take at least, what the heuristic takes, all forms, and f16's favourite.
@@ -84,6 +84,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--whole", nargs="*", choices=["resnet50", "bert_base"], help="whole networks instead (default: both)")
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 64])
+    parser.add_argument("--rest", choices=["f32", "f16"], default="f32", help="what does not multiply 8 bits in whole networks")
     parser.add_argument("--out", type=Path, help="where all rows go as JSON")
     options = parser.parse_args()
     if options.whole is not None:
@@ -279,7 +280,8 @@ def measure_whole(network: str, options: argparse.Namespace) -> Iterator[str]:
         loaded = partial(miniinfer_cli.load, device="cuda:0", cache=cache)
         engines = {"f16": stack.enter_context(loaded(miniinfer_cli.build(model, precision="f16")))}
         for kind in options.types:
-            plan = miniinfer_cli.build(model, **{kind: True}, calibrate=[sample], calibration_method="minmax")
+            rest = {} if options.rest == "f32" else {"precision": options.rest}
+            plan = miniinfer_cli.build(model, **{kind: True}, **rest, calibrate=[sample], calibration_method="minmax")
             engines[kind] = stack.enter_context(loaded(plan))
         for batch in options.batch:
             with ExitStack() as closing:

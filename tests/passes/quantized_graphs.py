@@ -12,19 +12,20 @@ def quantized_product(
     kind: str = "ConvNHWC", *, x_dtype: DType = DType.U8, w_dtype: DType = DType.I8, y_dtype: DType | None = None, taps: int = 3,
     residual: bool = False, activation: str = "", between: bool = False, bias: bool = True, per_channel: bool = True,
     zero: int = 0, group: int = 1, seed: int = 0, stride: int = 1, channels: int = 6, features: int = 4,
-    symmetric: bool = False, side: int = 0, floats: bool = False,
+    symmetric: bool = False, side: int = 0, floats: bool = False, turned: bool = False,
 ) -> Graph:  # fmt: skip
     """x (and r where there is a ``residual``), of 8 bits, through one product to 8 bits or floats (``y_dtype`` None).
 
     ``between``: the product's result is quantized by itself before the residual is added. ``zero``: of x. ``symmetric``: the
     zero points of the weights are 0. ``side``: pixels along an axis of an image, of which there are as many rows of a matrix.
-    ``floats``: the residual is of floats.
+    ``floats``: the residual is of floats. ``turned``: images come channels first.
     """
     rng = np.random.default_rng(seed)
     graph = Graph("main")
     is_conv = kind == "ConvNHWC"
     rows = (2, side or 5, side or 5, channels) if is_conv else (2, side**2 or 7, channels)
-    x = graph.add_input("x", TensorType(x_dtype, rows))
+    x = graph.add_input("x", TensorType(x_dtype, (rows[0], channels, *rows[1:3]) if turned else rows))
+    x = insert(graph, "Transpose", x, perm=[0, 2, 3, 1]) if turned else x
     wide = insert(graph, "DequantizeLinear", x, *_numbers(graph, 0.02, zero, x_dtype))
     if kind == "two":
         other = graph.add_input("r", TensorType(w_dtype, (2, channels, features)))

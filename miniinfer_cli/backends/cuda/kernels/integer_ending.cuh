@@ -27,7 +27,10 @@ MI_DEVICE float rounded(float x, float inverse, float zero, float low, float hig
 // y of a sum that was scaled; `added`: of the residual, its zero point where there is none.
 //
 // MI_FOLDED: 1 where nothing is rounded on the way and no activation follows; then the inverse scale of the result has gone into scales,
-// biases and ``residual_scale``, and zero points of the residual into biases. MI_ADDED: 1 where there is a residual.
+// biases and ``residual_scale``, and zero points of the residual into biases. MI_ADDED: 0 where there is no residual.
+#ifndef MI_ADDED
+#define MI_ADDED 1
+#endif
 MI_DEVICE MI_Y ended(float v, float added, const Ending& ending) {
 #if MI_FOLDED
 #if MI_ADDED
@@ -43,7 +46,9 @@ MI_DEVICE MI_Y ended(float v, float added, const Ending& ending) {
   v *= ending.between_scale;
 #endif
   v = epilogue::MI_ACTIVATION(v);
+#if MI_ADDED
   v += (added - ending.residual_zero) * ending.residual_scale;
+#endif
 #if MI_ROUNDS
   v = __fmul_rn(v, ending.inverse);
 #endif

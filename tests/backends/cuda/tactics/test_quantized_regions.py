@@ -105,6 +105,21 @@ def test_few_channels_are_folded(case):
         assert_within_a_step(got, want)
 
 
+@pytest.mark.parametrize("side", [12, 47])
+def test_what_is_folded_is_read_as_it_lies(side):
+    graph = quantized_product(channels=3, y_dtype=DType.U8, side=side, stride=2, taps=7, zero=9, symmetric=True, turned=True)
+    feeds = random_feeds(graph)
+    (want,) = interpret(graph, feeds)
+    fuse_quantized(graph)
+    annotate(graph)
+    program = program_of(graph, feeds, Target())
+    assert [s.kind for s in program.steps] == ["miniinfer.QuantizedConv"]
+    (got,) = perform_program(program, feeds, Target())
+    assert_within_a_step(got, want)
+    others = [s.kind for s in program_of(graph, feeds, Target(arch=80)).steps]  # which copies it
+    assert others[0] == "Transpose"
+
+
 F8 = dict.fromkeys(("x_dtype", "w_dtype", "y_dtype"), DType.F8E4M3FN)
 """All floats of 8 bits."""
 WHOLE |= {

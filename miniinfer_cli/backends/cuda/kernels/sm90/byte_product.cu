@@ -13,7 +13,10 @@
 // few digits and are added to floats every chunk. MI_STEPS: of 32 bytes of a chunk, the others are zeros. MI_ADDS: 1 where there is a
 // residual, of type MI_R; MI_AHEAD: 1 where it is loaded a tile ahead, for which there are registers. MI_VECTORS: 1 where all rows are whole vectors of 16 elements. MI_WINDOWS: 1 where tokens are the windows of
 // a convolution, read by a map that is im2col: k is the channels of each tap, filled up to whole chunks; the weights' map has taps as
-// an axis of its own. MI_MULTIPLYING, MI_LOADING: registers of a thread.
+// an axis of its own. MI_QUICK: 1 where activations may be as exact as halves are. MI_MULTIPLYING, MI_LOADING: registers of a thread.
+#if MI_QUICK
+#include "sm90/quick.cuh"  // in front of what uses its functions
+#endif
 #include "integer_ending.cuh"
 #include "sm90/copies.cuh"
 #include "sm90/pieces.cuh"

@@ -82,7 +82,7 @@ class _Bytes:
         if self.folding is None:
             return region.x
         folded = work.scratch(self.folding.nbytes)
-        work.add(self.folding.launch(region.x, folded, region.of_x.zero, multiprocessors))
+        work.add(self.folding.launch(region.x, region.x_strides, folded, region.of_x.zero, multiprocessors))
         return folded
 
 
@@ -96,6 +96,12 @@ def token_tactics(
     tokens = _few(region, found)
     forms = forms_of(tokens, target.multiprocessors, min(target.shared_nbytes, products.most_tokens_nbytes))
     return tuple(_by_tokens(region, found, tokens, form, target, table) for form in forms[: products.token_forms])
+
+
+def folds(region: IntegerRegion, target: Target, table: ConvolutionHeuristic = CONVOLUTIONS) -> bool:
+    """Whether the image is folded first, and so may lie in any strides."""
+    found = _product(region)
+    return target.arch == table.pixel_arch and found is not None and found.folding is not None
 
 
 def large_tactics(

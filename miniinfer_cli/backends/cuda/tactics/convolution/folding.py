@@ -5,11 +5,13 @@ memory, it is read as one of 4 x 1 over 64 bytes, whose pixels lie 16 bytes apar
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from miniinfer_cli.backends.cuda.contract.steps import Kernel, Launch, Operand
+from miniinfer_cli.backends.cuda.contract.strides import row_major
 from miniinfer_cli.backends.cuda.launching.grids import index_dtype, index_name, launch_over
 from miniinfer_cli.backends.cuda.tactics.convolution.convolutions import Convolution
 from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import Windows
@@ -62,14 +64,15 @@ class Folding:
         value = insert(graph, "Pad", value, _numbers(graph, (0, 0, 0, 0, 0, self.folded - self.step**2 * channels)))
         return insert(graph, "Reshape", value, _numbers(graph, (features, down * across * self.folded)))
 
-    def launch(self, x: Operand, y: Operand, fill: int, multiprocessors: int) -> Launch[Operand]:
-        """Folds the images; what lies outside of one is ``fill``, a byte."""
+    def launch(self, x: Operand, strides: Sequence[int] | None, y: Operand, fill: int, multiprocessors: int) -> Launch[Operand]:
+        """Folds the images, which lie in ``strides``, None for dense ones; what lies outside of one is ``fill``, a byte."""
         conv, count = self.conv, self.nbytes // _PACK
         _, height, width, channels = conv.x_shape
         sizes = (height, width, channels, self.rows, self.columns, self.folded, self.step, *conv.begin, fill)
         index = index_dtype(max(self.nbytes, math.prod(conv.x_shape)))
         kernel = Kernel("fold_pixels", "fold.cu", (("MI_INDEX", index_name(max(self.nbytes, math.prod(conv.x_shape)))),))
-        return launch_over(kernel, count, (x, y, index.type(count), np.array(sizes, np.int32)), multiprocessors)
+        walk = np.array(strides or row_major(conv.x_shape), np.int64)
+        return launch_over(kernel, count, (x, y, walk, index.type(count), np.array(sizes, np.int32)), multiprocessors)
 
 
 def folding_of(conv: Convolution) -> Folding | None:

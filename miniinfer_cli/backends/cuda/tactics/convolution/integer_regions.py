@@ -71,6 +71,8 @@ class IntegerRegion:
     result: Numbers | None = None
     floats: DType = DType.F32
     """What leaves where that is no bytes."""
+    x_strides: tuple[int, ...] | None = None
+    """Of x, where it is not dense."""
     seen: set[Node] = field(default_factory=set)
 
 
@@ -129,6 +131,7 @@ def _beginning(site: Site, types: Types, product: Node, sources: Sequence[Node])
         return None
     turned = product.is_op("MatMul")
     region = IntegerRegion(conv, place, of_x, weights, stored, scales, turned)
+    region.x_strides = site.strided[place.number] if site.strided else None
     if not turned and len(product.inputs) > 2 and product.inputs[2] is not None:
         region.bias = _handle(site, product.inputs[2])
         if region.bias is None or region.bias.dtype is not DType.F32 or region.bias.size != conv.y_shape[-1]:

@@ -8,16 +8,24 @@ from collections.abc import Sequence
 
 from miniinfer_cli.backends.cuda.contract.estimating import default_estimate
 from miniinfer_cli.backends.cuda.contract.site import Site, lowers
+from miniinfer_cli.backends.cuda.contract.steps import Operand
 from miniinfer_cli.backends.cuda.contract.tactic import REWRITTEN, Tactic
+from miniinfer_cli.backends.cuda.contract.viewing import reads_strided
 from miniinfer_cli.backends.cuda.launching.regions import POINTWISE, add_region
 from miniinfer_cli.backends.cuda.tactics.convolution.byte_products import (
     favours_large,
     favours_tokens,
+    folds,
     large_tactics,
     token_tactics,
 )
 from miniinfer_cli.backends.cuda.tactics.convolution.integer_kernels import fills, integer_tactics
-from miniinfer_cli.backends.cuda.tactics.convolution.integer_regions import INTEGERS, PACK, integer_region
+from miniinfer_cli.backends.cuda.tactics.convolution.integer_regions import (
+    INTEGERS,
+    PACK,
+    IntegerRegion,
+    integer_region,
+)
 from miniinfer_cli.ir import DType, Graph, Node, TensorType, Value
 from miniinfer_cli.ir.parts import copy_node, copy_value, leaving
 from miniinfer_cli.ops import OURS, insert
@@ -38,8 +46,9 @@ def lower_quantized_region(site: Site) -> tuple[Tactic, ...] | None:
         return None
     (product,) = products
     sources = [dequantizing(product.inputs[number]) for number in (0, 1)]
-    whole = [s for s in sources if s is not None]
-    region = integer_region(site, product, whole) if len(whole) == len(sources) else None
+    region = _region(site, product)
+    if region is not None and region.x_strides is not None:
+        return (*large_tactics(region, site.target), *token_tactics(region, site.target)) if folds(region, site.target) else None
     rewritten = Tactic(REWRITTEN, lambda work: work.replace_by(_apart(site, body, product, sources)), default_estimate(site))
     if region is None:
         return (rewritten,)
@@ -50,6 +59,22 @@ def lower_quantized_region(site: Site) -> tuple[Tactic, ...] | None:
     if favours_tokens(region, site.target):
         return (*few, *many, *behind)
     return (*many, *few, *behind) if favours_large(region, site.target) else (*behind, *few, *many)
+
+
+@reads_strided("QuantizedConv", domain=OURS)
+def reads_folded(site: Site, number: int) -> bool:
+    """The image, where it is folded in any case, and nothing else reads it."""
+    body = site.node.body
+    assert body is not None
+    products = [n for n in body if lookup(n.domain, n.op).flops is not None]
+    region = _region(site, products[0]) if len(products) == 1 else None
+    image = body.inputs[number]
+    return region is not None and region.x == Operand.input(number) and len(image.users) == 1 and folds(region, site.target)
+
+
+def _region(site: Site, product: Node) -> IntegerRegion | None:
+    whole = [s for s in (dequantizing(product.inputs[number]) for number in (0, 1)) if s is not None]
+    return integer_region(site, product, whole) if len(whole) == 2 else None
 
 
 def _apart(site: Site, body: Graph, product: Node, sources: Sequence[Node | None]) -> Graph:

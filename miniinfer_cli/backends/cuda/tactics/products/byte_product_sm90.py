@@ -167,6 +167,7 @@ def byte_launch(
         *(("MI_T", c_type(p.dtype)), ("MI_W", c_type(p.weights)), ("MI_BYTES", str(bytes_macro(p.dtype)))),
         *(("MI_FEATURES", str(form.features)), ("MI_COLUMNS", str(form.features)), ("MI_STAGES", str(form.stages))),
         *(("MI_SHARING", str(form.sharing)), ("MI_STEPS", str(p.steps)), ("MI_ADDS", str(int(p.residual is not None)))),
+        ("MI_QUICK", str(int(p.result is not DType.F32))),
         *(("MI_VECTORS", str(int(whole))), ("MI_AHEAD", str(int(whole and is_ahead(p, form))))),
         *(("MI_WINDOWS", str(int(p.windows is not None))), ("MI_MULTIPLYING", str(multiplying)), ("MI_LOADING", str(loading))),
         *ends.defines,
