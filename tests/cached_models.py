@@ -12,11 +12,11 @@ _WIDTH = HEADS * SIZE
 _I64, _F32 = TensorProto.INT64, TensorProto.FLOAT
 
 
-def weights(seed: int = 0) -> dict[str, np.ndarray]:
+def weights(positions: int = 64, seed: int = 0) -> dict[str, np.ndarray]:
     """By name what the blocks compute with."""
     rng = np.random.default_rng(seed)
     draw = lambda *shape: (rng.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32)  # noqa: E731
-    angles = np.arange(64)[:, None] * 0.5 ** np.arange(SIZE // 2)
+    angles = np.arange(positions)[:, None] * 0.5 ** np.arange(SIZE // 2)
     return {
         "words": rng.standard_normal((TOKENS, _WIDTH)).astype(np.float32),
         "wq": draw(_WIDTH, _WIDTH),
@@ -29,7 +29,7 @@ def weights(seed: int = 0) -> dict[str, np.ndarray]:
     }
 
 
-def group_query_attention(*, window: int = -1) -> onnx.ModelProto:
+def group_query_attention(*, window: int = -1, positions: int = 64) -> onnx.ModelProto:
     """As the builder of onnxruntime-genai writes it: lengths from the mask, the cache shared between past and present."""
     nodes = [
         helper.make_node("ReduceSum", ["attention_mask", "one"], ["sums"], keepdims=1),
@@ -48,7 +48,16 @@ def group_query_attention(*, window: int = -1) -> onnx.ModelProto:
         *_ending(),
     ]  # fmt: skip
     extra = {"one": np.array([1]), "one_scalar": np.array(1)}
-    return _model(nodes, extra, ["attention_mask"], "past_sequence_length", "total_sequence_length", 17, ("com.microsoft", 1))
+    return _model(
+        nodes,
+        extra,
+        ["attention_mask"],
+        "past_sequence_length",
+        "total_sequence_length",
+        17,
+        ("com.microsoft", 1),
+        positions=positions,
+    )
 
 
 def tensor_scatter(capacity: int = 24) -> onnx.ModelProto:
@@ -105,6 +114,7 @@ def _model(
     total: Any,
     opset: int,
     *domains: tuple[str, int],
+    positions: int = 64,
     pairs: Sequence[tuple[str, str]] = (
         ("past_key_values.0.key", "present.0.key"),
         ("past_key_values.0.value", "present.0.value"),
@@ -117,14 +127,14 @@ def _model(
     results = [helper.make_tensor_value_info("logits", _F32, ["batch", "seq", TOKENS])]
     results += [helper.make_tensor_value_info(name, _F32, ["batch", GROUPS, total, SIZE]) for _, name in pairs]
     read = {name for node in nodes for name in node.input}
-    stored = [numpy_helper.from_array(a, n) for n, a in (weights() | extra).items() if n in read]
+    stored = [numpy_helper.from_array(a, n) for n, a in (weights(positions) | extra).items() if n in read]
     graph = helper.make_graph(nodes, "decoder", values, results, stored)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid(d, v) for d, v in [("", opset), *domains]], ir_version=10)
 
 
 def logits_of(ids: np.ndarray, *, window: int = -1) -> np.ndarray:
     """What both compute for whole prompts, in f64: [batch, tokens, TOKENS]."""
-    w = {name: array.astype(np.float64) for name, array in weights().items()}
+    w = {name: array.astype(np.float64) for name, array in weights(max(64, ids.shape[1])).items()}
     x = w["words"][ids]
     batch, length, _ = x.shape
     q, k, v = (

@@ -5,6 +5,7 @@ from miniinfer_cli.ops import (
     arg_reduction,
     attention,
     binary,
+    cached_attention,
     cast,
     causal_conv,
     class_maps,

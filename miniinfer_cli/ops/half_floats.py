@@ -42,7 +42,8 @@ _BOUNDED: _Names = frozenset({
 _FOLLOWS: _Names = frozenset({
     "Abs", "Acosh", "Add", "And", "ArgMax", "ArgMin", "Asinh", "Atanh", "Attention", "AveragePool", "AveragePoolNHWC",
     "BatchNormalization", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Cast", "CastLike",
-    "CausalConvWithState", "Ceil", "Celu", "CenterCropPad", "Clip", "Col2Im", "Compress", "Concat", "ConstantOfShape",
+    "CachedAttention", "CausalConvWithState", "Ceil", "Celu", "CenterCropPad", "Clip", "Col2Im", "Compress", "Concat",
+    "ConstantOfShape",
     "Conv", "ConvNHWC", "ConvTranspose", "ConvTransposeNHWC", "DeformConv", "DepthToSpace", "Div", "Dropout", "Einsum",
     "Elu", "Equal", "Excitation", "Expand", "EyeLike", "Flatten", "Floor", "GRU", "Gather", "GatherElements", "GatherND",
     "Gelu", "Gemm", "GlobalAveragePool", "GlobalAveragePoolNHWC", "GlobalMaxPool", "Greater", "GreaterOrEqual",

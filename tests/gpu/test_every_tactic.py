@@ -45,6 +45,16 @@ NODES: list[tuple[str, tuple[Any, ...], Mapping[str, Any]]] = [
     ("Attention", (*_heads(70, 300, F16), normal(70, 300, dtype=F16)), {"limit": 4e-3}),
     ("Attention", _heads(33, 130, F32), {"softcap": 2.0}),
     ("RotaryAttention", (*_heads(70, 300, F16), *(None,) * 4, *(normal(2, 70, 32, dtype=F16),) * 2), {"limit": 4e-3}),
+    (
+        "CachedAttention",
+        (
+            *(normal(2, heads, 1, 64, dtype=F16) for heads in (32, 4, 4)),
+            *(normal(2, 4, 1000, 64, dtype=F16),) * 2,
+            *(np.array([3, 900]), np.array([4, 901])),
+            *(normal(2, 1, 32, dtype=F16),) * 2,
+        ),
+        {"limit": 4e-3, "outputs": 3},
+    ),
     ("Softmax", (normal(70, 1000),), {}),
     ("Softmax", (normal(3, 1100, 6),), {"axis": 1}),
     ("LayerNormalization", (normal(70, 768, dtype=F16), normal(768, dtype=F16), normal(768, dtype=F16)), {"limit": 1e-2}),
@@ -95,7 +105,7 @@ class _Copies:
         results = []
         for number in range(copies):
             made = [graph.new_value(f"y{number}_{i}") for i in range(self._outputs)]
-            domain = OURS if self._op.endswith("NHWC") or self._op in ("Excitation", "RotaryAttention") else ""
+            domain = OURS if self._op.endswith("NHWC") or self._op in ("CachedAttention", "Excitation", "RotaryAttention") else ""
             graph.add_node(self._op, values, made, domain=domain, attrs=self._attrs)
             results += made
         graph.set_outputs(results)

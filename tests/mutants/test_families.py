@@ -91,6 +91,18 @@ NODES: dict[str, list[tuple[str, tuple[Any, ...], dict[str, Any]]]] = {
     "quantized_conv": [("ConvInteger", (random(2, 3, 9, 8, dtype=I8), random(4, 3, 3, 2, dtype=I8)), {})],
     "attention": [("Attention", _HEADS, {}), ("Attention", (*_HEADS, random(20, 300)), {})],
     "rotary_attention": [("RotaryAttention", (*_HEADS, *(None,) * 4, *(random(1, 20, 8, dtype=F16),) * 2), {})],
+    "cached_attention": [
+        (
+            "CachedAttention",
+            (
+                *(random(2, heads, 1, 32, dtype=F16) for heads in (4, 2, 2)),
+                *(random(2, 2, 90, 32, dtype=F16),) * 2,
+                *(np.array([0, 80]), np.array([1, 81])),
+                *(random(2, 1, 16, dtype=F16),) * 2,
+            ),
+            {"n_outputs": 3},
+        )
+    ],
     "softmax": [("Softmax", (random(3, 600),), {})],
     "layer_normalization": [("RMSNormalization", (random(3, 600), random(600)), {})],
     "normalization": [("GroupNormalization", (random(2, 6, 5, 4), random(6), random(6)), {"num_groups": 3})],
@@ -153,7 +165,7 @@ def test_every_tactic_has_its_mutants(module: str) -> None:
     for op, operands, options in NODES[module]:
         constants = options.get("constants", ())
         attrs = {k: v for k, v in options.items() if k not in ("constants", "n_outputs")}
-        domain = OURS if op.endswith("NHWC") or op in ("Excitation", "RotaryAttention") else ""
+        domain = OURS if op.endswith("NHWC") or op in ("CachedAttention", "Excitation", "RotaryAttention") else ""
         outputs = options.get("n_outputs", 1)
         graph = make_graph(op, operands, domain=domain, n_outputs=outputs, constants=constants, body=None, attrs=attrs)
         given = [a for i, a in enumerate(operands) if a is not None and i not in constants]

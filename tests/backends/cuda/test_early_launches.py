@@ -191,6 +191,26 @@ CHAINS = {
           return y, p
         }
     """,
+    "cached": """
+        graph main(x: f16[n,1,96], kp: f16[n,1,80,32], vp: f16[n,1,80,32], c: f16[n,1,16]) {
+          a = Sigmoid(x)
+          sizes: i64[3] = const [32, 32, 32]
+          qs, ks, vs = Split(a, sizes) {axis=2}
+          apart: i64[4] = const [0, 1, 1, 32]
+          q = Reshape(qs, apart)
+          k = Reshape(ks, apart)
+          v = Reshape(vs, apart)
+          at: i64[3] = const [0, 70, 3]
+          held: i64[3] = const [1, 71, 4]
+          qt = RotaryEmbedding(q, c, c)
+          kt = RotaryEmbedding(k, c, c)
+          kn = TensorScatter(kp, kt, at) {axis=2}
+          vn = TensorScatter(vp, v, at) {axis=2}
+          y = Attention(qt, kn, vn, -, -, -, held) {is_causal=1}
+          z = Sigmoid(y)
+          return z, kn, vn
+        }
+    """,
     "excited": """
         graph main(x: f16[n,3,3,3]) {
           v: f16[2,1,1,3] = const [0.5, -0.25, 1.5, -0.75, 1.25, 0.5]
@@ -255,7 +275,7 @@ def test_a_program_gives_the_same_bits(name: str, cuda_graph: bool) -> None:
 
 
 def test_these_programs_have_a_kernel_of_every_family() -> None:
-    """But of normalizations in several passes, whose kernels take their turn as the others do."""
+    """But of normalizations in several passes, whose kernels take their turn as the others do, and of what writes into states."""
     early: set[str] = set()
     for text in CHAINS.values():
         with open_emulated(plan_of(text)) as engine:
@@ -263,4 +283,10 @@ def test_these_programs_have_a_kernel_of_every_family() -> None:
             steps = begin_early([s for s in loaded.made.steps if isinstance(s, DeviceStep)])
             launches = [a for s in steps for a in flat(s.actions) if isinstance(a, Launch)]
             early |= {a.kernel.name for a in launches if a.attributes.programmatic}
-    assert early == BEGIN_EARLY - {"normalize_by", "batch_normalize", "store_statistics", *(IN_HALVES - {"attention_sm90"})}
+    assert early == BEGIN_EARLY - {
+        "normalize_by",
+        "batch_normalize",
+        "store_statistics",
+        "cached_attention",
+        *(IN_HALVES - {"attention_sm90"}),
+    }

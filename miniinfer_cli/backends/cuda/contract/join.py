@@ -47,7 +47,7 @@ _FILES = {
     "FusedConv": ("excitation", "activated_depthwise"),
     "LayerNormalization": ("normalization", "normalized_product"),
     "RMSNormalization": ("normalization", "normalized_product"),
-    "RotaryEmbedding": ("rotary_attention",),
+    "RotaryEmbedding": ("cached_attention", "rotary_attention"),
 }
 """The files of ``joins/``, by an operation that every join of theirs holds: a model needs few of them."""
 

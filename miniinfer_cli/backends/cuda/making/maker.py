@@ -8,8 +8,17 @@ from miniinfer_cli.backends.choosing import Joined
 from miniinfer_cli.backends.cuda.choice.deciding import NO_JOINS, Decided
 from miniinfer_cli.backends.cuda.choice.joining import Joining, Wanted
 from miniinfer_cli.backends.cuda.contract.io_layout import IoLayout, lay_out
-from miniinfer_cli.backends.cuda.contract.program import CudaProgram, DeviceStep, HeldState, HostStep, Origin, Place, is_whole
-from miniinfer_cli.backends.cuda.contract.steps import Derived, Lowered, Operand, OperandKind, moved
+from miniinfer_cli.backends.cuda.contract.program import (
+    CudaProgram,
+    DeviceStep,
+    HeldState,
+    HostStep,
+    Origin,
+    Place,
+    PlacedAction,
+    is_whole,
+)
+from miniinfer_cli.backends.cuda.contract.steps import Copy, Derived, Lowered, Operand, OperandKind, moved
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.making.draft import Draft
 from miniinfer_cli.backends.cuda.making.readers import Readers
@@ -59,6 +68,7 @@ class _Maker(Draft):
         pasts = {past for past, _ in state_values(graph)}
         self.input_slots = tuple(self.new(types[v], Origin.STATE if v in pasts else Origin.INPUT) for v in graph.inputs)
         self._appends = appending_nodes(graph)
+        self._joined_appends = False  # whether what is added writes rows for nodes that may write into the states
         self._written: set[int] = set()
         given = dict(zip(graph.inputs, self.input_slots, strict=True))
         slots = self._add_graph(graph, types, given)
@@ -118,11 +128,13 @@ class _Maker(Draft):
         join, self._join = taken.join, taken.told
         self._replaced.update(n.name for n in join.nodes)
         operands = reading(join.nodes)
+        writing = {n for n in join.nodes if n.is_op("TensorScatter")}
+        self._joined_appends = bool(writing) and writing <= self._appends
         try:
             origins = dict.fromkeys(o for n in join.nodes for o in n.origins)
             slots = self._inline(join.graph, tuple(origins), [*map(read, operands)], [types.get(v, v.type) for v in operands])
         finally:
-            self._join = None
+            self._join, self._joined_appends = None, False
         return zip(leaving(graph, join.nodes), slots, strict=True)
 
     def _add_node(
@@ -183,8 +195,9 @@ class _Maker(Draft):
         for number, kind in enumerate(results):
             bound = lowered.bounds.get(number)
             assert isinstance(kind, TensorType)
-            if node in self._appends and operands[0] is not None:  # the state itself, into which the new rows are written
-                outputs.append(self.new(kind, Origin.STATE, root=operands[0]))
+            state = self._state_written(node, operands, lowered.in_place.get(number, ()))
+            if state is not None:
+                outputs.append(self.new(kind, Origin.STATE, root=state))
                 self._written.add(outputs[-1])
             elif bound is None:
                 outputs.append(self.new(kind, Origin.DEVICE))
@@ -222,7 +235,7 @@ class _Maker(Draft):
                 kind=kind_of(node),
                 choice=replace(decided.choice, join=self._join),
                 estimate=decided.estimate,
-                actions=tuple(moved(a, place) for a in lowered.actions),
+                actions=tuple(a for a in (moved(a, place) for a in lowered.actions) if not self._is_in_place(a)),
                 reads=tuple(dict.fromkeys([s for s in operands if s is not None] + derived + tables)),
                 writes=(*outputs, *counts),
                 in_place={
@@ -237,6 +250,20 @@ class _Maker(Draft):
             )
         )
         return tuple(outputs)
+
+    def _state_written(self, node: Node, operands: Sequence[int | None], sources: Sequence[int]) -> int | None:
+        """The state into which a node writes new rows, in the place of an output that may be made in place of ``sources``."""
+        if node not in self._appends and not self._joined_appends:
+            return None
+        states = (s for i in sources if (s := operands[i]) is not None and self.slots[s].origin is Origin.STATE)
+        return next((s for s in states if self.slots[s].root == s), None)
+
+    def _is_in_place(self, action: PlacedAction) -> bool:
+        """True for a copy of a state into itself."""
+        if not isinstance(action, Copy) or action.target.scratch or action.source.scratch:
+            return False
+        to, come = (self.slots[p.number] for p in (action.target, action.source))
+        return to.origin is Origin.STATE and (to.root, action.target.offset) == (come.root, action.source.offset)
 
     # -- memory ----------------------------------------------------------------------------------------------------
 

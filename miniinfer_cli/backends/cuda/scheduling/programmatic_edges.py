@@ -29,6 +29,7 @@ BEGIN_EARLY = frozenset(
         "excitation",
         *("product_sm90", "large_product", "narrow_product", "byte_product"),
         "attention_sm90",
+        *("cached_attention", "combine_cached"),
     }
 )
 """The kernels that begin before the one in front has ended, wherever the rules allow it: those of the families that measured

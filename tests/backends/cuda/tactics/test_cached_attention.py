@@ -1,0 +1,66 @@
+"""CachedAttention on the emulated device: one token by parts of the cache, and by other operations where that does not reach."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from miniinfer_cli.backends.cuda.contract.target import Target
+from tests.backends.cuda.harness import check_op
+from tests.backends.cuda.tactics.every_tactic import check_every_tactic
+
+F16 = np.float16
+
+
+def normal(*shape: int, dtype: Any = F16, seed: int = 0) -> Any:
+    return np.random.default_rng(seed + sum(shape)).standard_normal(shape).astype(dtype)
+
+
+def given(
+    heads: int = 4, kv_heads: int = 2, new: int = 1, size: int = 16, v_size: int = 16, rows: int = 100, dtype: Any = F16
+) -> list[Any]:
+    """Operands of two slots, one of which holds nothing and one all but what is new."""
+    fresh = [
+        normal(2, h, new, s, dtype=dtype, seed=i)
+        for i, (h, s) in enumerate(((heads, size), (kv_heads, size), (kv_heads, v_size)))
+    ]
+    caches = [normal(2, kv_heads, rows, s, dtype=dtype, seed=5) for s in (size, v_size)]
+    at = np.array([0, rows - new])
+    return [*fresh, *caches, at, at + new, *(normal(2, new, size // 2, dtype=dtype, seed=7),) * 2]
+
+
+def test_every_tactic() -> None:
+    keys = check_every_tactic("CachedAttention", *given(), target=Target(), tolerance=3e-3, domain="miniinfer", n_outputs=3)
+    assert keys == ["parts of the cache"]
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"heads": 2, "kv_heads": 2},
+        {"heads": 32, "kv_heads": 2},
+        {"heads": 6, "kv_heads": 2, "size": 64, "v_size": 64},
+        {"size": 256, "v_size": 256, "rows": 65},
+        {"size": 112, "v_size": 2},
+        {"rows": 64},
+        {"rows": 1},
+    ],
+)
+def test_sizes(sizes: Any) -> None:
+    check_op("CachedAttention", *given(**sizes), domain="miniinfer", tolerance=3e-3, n_outputs=3)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"new": 2},
+        {"heads": 34},
+        {"size": 24},
+        {"v_size": 5},
+        {"size": 272},
+        {"dtype": np.float64},
+    ],
+)
+def test_other_operations_do_the_rest(sizes: Any) -> None:
+    instead = {"RotaryEmbedding", "TensorScatter", "Attention"}
+    check_op("CachedAttention", *given(**sizes), domain="miniinfer", tolerance=3e-3, n_outputs=3, instead=instead)
