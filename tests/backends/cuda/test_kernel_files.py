@@ -39,12 +39,19 @@ ASKING = ("attention.cu", "quantize.cu")
 GENERATED = 12  # kernels written from a graph that are compiled
 CASES_OF_A_KIND = 1  # of the suite's, which differ in types and sizes alone: the commonest kind has hundreds
 F16, F32, I64 = np.float16, np.float32, np.int64
+_CACHED: list[Any] = [
+    *(((1, heads, 1, 64), F16) for heads in (32, 4, 4)),
+    *(((1, 4, 256, 64), F16),) * 2,
+    *(((1,), I64),) * 2,
+    *(((1, 1, 32), F16),) * 2,
+]
 # Nodes for the kernels that no case of the suite launches, most because it is too small: operation, domain, inputs (a shape and
 # a type, or the contents), attributes. None of them is run; they are lowered with libraries that solve nothing, and all.
 LARGE: list[tuple[str, str, list[Any], dict[str, Any]]] = [
     ("Attention", "", [((1, 8, 1, 64), F16), ((1, 8, 8192, 64), F16), ((1, 8, 8192, 64), F16)], {"nan_rows": "zero"}),
     ("Attention", "", [((1, 8, 1, 64), F16), ((1, 8, 512, 64), F16), ((1, 8, 512, 64), F16), ((1, 512), np.bool_)], {}),
     ("Attention", "", [((1, 2, 64, 64), F16), ((1, 2, 64, 64), F16), ((1, 2, 64, 64), F16)], {"nan_rows": "zero"}),
+    ("CachedAttention", "miniinfer", _CACHED, {"n_outputs": 3}),
     ("ConvNHWC", "miniinfer", [((1, 14, 14, 32), F16), ((32, 3, 3, 1), F16)], {"group": 32, "kernel_shape": [3, 3]}),
     ("ConvNHWC", "miniinfer", [((64, 32, 32, 3), F16), np.ones((64, 7, 7, 3), F16)], {"strides": [2, 2], "pads": [3, 3, 3, 3]}),
     ("MaxPoolNHWC", "miniinfer", [((1, 8, 8, 16), F16)], {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}),
