@@ -3,7 +3,7 @@
 import os
 import threading
 from collections.abc import Sequence
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -43,9 +43,22 @@ class Copiers:
         for part in parts[1:]:
             self._work.put(part)
         parts[0].copy()
+        self._copy_what_waits()
         errors = [error for part in parts if (error := part.wait()) is not None]  # of all: what is copied to must be left alone
         if errors:
             raise errors[0]
+
+    def _copy_what_waits(self) -> None:
+        """Copies what no thread has taken yet: they may have been ended meanwhile, or have others' rows to copy."""
+        for _ in range(self._work.qsize()):
+            try:
+                part = self._work.get_nowait()
+            except Empty:
+                return
+            if part is None:
+                self._work.put(None)
+            else:
+                part.copy()
 
     def close(self) -> None:
         """Ends the threads, once they have copied what they have; takes no lock, for the garbage collector."""
@@ -55,6 +68,8 @@ class Copiers:
 
     def _begin(self) -> bool:
         """False where there are no threads, since none can be started, or since a fork has left them behind."""
+        if self._forks != fork_count():
+            return False
         if len(self._threads) < self._count:
             with self._lock:
                 while len(self._threads) < self._count:
@@ -65,7 +80,7 @@ class Copiers:
                         self._count = len(self._threads)  # with those that there are
                         break
                     self._threads.append(thread)
-        return bool(self._count) and self._forks == fork_count()
+        return bool(self._count)
 
 
 class _Part:

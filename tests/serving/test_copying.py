@@ -74,6 +74,16 @@ def test_what_one_of_them_meets_is_raised_once_all_have_ended(copiers):
     np.testing.assert_array_equal(target[:, 0], np.arange(16))
 
 
+def test_who_puts_together_copies_what_threads_that_were_ended_meanwhile_leave(copiers):
+    copiers.gather(some(*(1,) * 16), np.empty((16, 5), np.float32))
+    for _ in range(3):
+        copiers._work.put(None)  # as from the garbage collector, when the number of threads has been looked at already
+    for _ in range(50):
+        target = np.empty((16, 5), np.float32)
+        copiers.gather(some(*(1,) * 16), target)
+        np.testing.assert_array_equal(target[:, 0], np.arange(16))
+
+
 def test_small_batches_wake_nobody():
     copiers = Copiers(3)
     target = np.empty((64, 5), np.float32)
