@@ -8,7 +8,13 @@ from miniinfer_cli.backends.cuda.contract import viewing
 from miniinfer_cli.backends.lowering_registry import LoweringRegistry
 from tests.mutants.mutant import AWAY, Function, Note
 
-_OPERATIONS = ("tactics/test_patches", "tactics/test_fused_normalization", "tactics/test_rotary", "joins/test_cached_attention")
+_OPERATIONS = (
+    "tactics/test_patches",
+    "tactics/test_fused_normalization",
+    "tactics/test_rotary",
+    "tactics/test_quantized_regions",
+    "joins/test_cached_attention",
+)
 _NAMES = ("test_views", "test_known_places", "test_assembled", *_OPERATIONS)
 _FILES = tuple(f"tests/backends/cuda/{name}.py" for name in _NAMES)
 _FURTHER = 16  # elements, of whatever type at least 16 bytes, so that a view may begin there
@@ -18,6 +24,7 @@ _READERS = (
     "FusedMatMul",
     "ConvNHWC",
     "FusedConv",
+    "QuantizedConv",
     "FusedNormalization",
     "RotaryEmbedding",
     "CachedAttention",
