@@ -130,10 +130,18 @@ def describe_graph(graph: Graph) -> dict[str, Any]:
         if value.constant is not None and value.constant not in seen:
             seen.add(value.constant)
             weights[str(value.constant.dtype)] += value.constant.nbytes
+    states = graph.states
+    held, left = (frozenset(), frozenset()) if states is None else (states.inputs, states.outputs)
+    types = {v.name: str(v.type or "?") for v in graph.inputs}
+    outputs = zip(graph.output_names, graph.outputs, strict=True)
     return {
         "graph": graph.name,
-        "inputs": [{"name": v.name, "type": str(v.type or "?"), "optional": v.name in graph.defaults} for v in graph.inputs],
-        "outputs": [{"name": n, "type": str(v.type or "?")} for n, v in zip(graph.output_names, graph.outputs, strict=True)],
+        "inputs": [{"name": n, "type": t, "optional": n in graph.defaults} for n, t in types.items() if n not in held],
+        "outputs": [{"name": n, "type": str(v.type or "?")} for n, v in outputs if n not in left],
+        "states": [
+            {"input": p.past, "output": p.present, "type": types[p.past], "rows": None if p.axis is None else states.capacity}
+            for p in (() if states is None else states.pairs)
+        ],
         "nodes": len(graph),
         "operations": dict(Counter(f"{n.domain}.{n.op}" if n.domain else n.op for n in graph).most_common()),
         "fused_operations": dict(Counter(i.op for n in graph if n.body is not None for i in n.body).most_common()),
@@ -178,6 +186,9 @@ def _describe_record(record: TacticRecord) -> dict[str, Any]:
     }
 
 
+_SHOWN_STATES = 4  # of a plan: a decoder has two for each layer
+
+
 def _texts(model: Mapping[str, Any], key: str) -> list[str]:
     """What the metadata list under ``key``: a plan of another writer may hold anything there, which is no list of ours then."""
     found = model.get(key, ())
@@ -190,6 +201,11 @@ def _print(printer: Printer, document: dict[str, Any], ranges: Sequence[Dimensio
         for binding in document[kind]:
             optional = " (optional: the plan holds a default)" if binding.get("optional") else ""
             printer.line(f"{kind[:-1].capitalize()}: {binding['name']}: {binding['type']}{optional}")
+    for state in document["states"][:_SHOWN_STATES]:
+        rows = "" if state["rows"] is None else f", a cache of {state['rows']} rows"
+        printer.line(f"State: {state['input']} -> {state['output']}: {state['type']}{rows}")
+    if len(document["states"]) > _SHOWN_STATES:
+        printer.line(f"State: {len(document['states']) - _SHOWN_STATES} more (--json lists them)")
     for sizes in ranges:
         printer.line(f"Dimension: {sizes}")
     for note in _texts(document["model"], "notes"):

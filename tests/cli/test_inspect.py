@@ -7,8 +7,11 @@ from dataclasses import replace
 import onnx
 import pytest
 
+import miniinfer_cli
 from engine_format import StoredKernel, TargetSection, read_plan, write_plan
 from miniinfer_cli.backends.cuda.driver.nvrtc import compile_kernel
+from sample_models.catalogue import generate
+from sample_models.request import Request
 from tests.engine_format.samples import edited
 from tests.everywhere import parsed
 
@@ -169,3 +172,20 @@ def test_lint_knows_how_a_plan_was_built(miniinfer, model, tmp_path):
     rules = [r["rule"] for r in json.loads(miniinfer("inspect", low, "--lint", "--json", "-").out)["lint"]]
     assert rules[0] == "passes"
     assert "TF32 off" in rules
+
+
+def test_states_are_no_inputs_and_outputs(miniinfer, tmp_path):
+    miniinfer_cli.build(
+        generate("tinyllama", Request(small=True)), tmp_path / "d.plan", kv_cache=24, shapes={"input_ids": (1, 1)}
+    )
+    outcome = miniinfer("inspect", tmp_path / "d.plan", "--json", tmp_path / "d.json")
+    lines = [line for line in outcome.out.splitlines() if line.split(":")[0] in ("Input", "Output", "State")]
+    assert lines[:3] == [
+        "Input: input_ids: i64[1,1]",
+        "Output: logits: f32[1,1,61]",
+        "State: past_key_values.0.key -> present.0.key: f32[1,2,24,8], a cache of 24 rows",
+    ]
+    assert len(lines) == 6
+    listed = json.loads((tmp_path / "d.json").read_text())["states"]
+    assert [s["input"] for s in listed] == [f"past_key_values.{n}.{w}" for n in range(2) for w in ("key", "value")]
+    assert {s["rows"] for s in listed} == {24}

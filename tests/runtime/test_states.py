@@ -7,8 +7,9 @@ import pytest
 
 import miniinfer_cli
 from engine_format import read_plan
+from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.devices.opening import load
-from miniinfer_cli.errors import UsageError
+from miniinfer_cli.errors import LimitExceeded, UsageError
 from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.serving.batcher import Batcher
 from tests.emulation.device import EmulatedDevice
@@ -61,8 +62,8 @@ def opened(request) -> Iterator[Callable[..., Engine]]:
     assert device is None or device.leftovers == {}
 
 
-def inputs(count: int, batch: int = 2) -> list[np.ndarray]:
-    return [*np.random.default_rng(0).integers(-8, 8, (count, batch, 3)).astype("f")]
+def inputs(count: int, batch: int = 2) -> np.ndarray:
+    return np.random.default_rng(0).integers(-8, 8, (count, batch, 3)).astype("f")
 
 
 def test_a_context_keeps_what_an_engine_does_not(opened):
@@ -240,3 +241,34 @@ def test_a_state_whose_size_nobody_tells():
     )
     with load(plan, "cpu") as engine, pytest.raises(UsageError, match=r"the size of state 'h', f32\[n\], does not follow"):
         engine.run({"x": np.zeros(2, "f")})
+
+
+def test_a_state_beside_branches_that_an_input_chooses(opened):
+    # As voice activity detectors have it: filters for each sampling rate, one state for both.
+    engine = opened(
+        """g (float[B,2] x, int64 sr, float[B,2] h) => (float[B,2] y, float[B,2] hn) {
+        rate = Constant<value = int64 {16000}>()
+        c = Equal(sr, rate)
+        y, hn = If(c) <
+          then_branch = wide () => (float[B,2] p, float[B,2] s) { s = Add(x, h) p = Relu(s) },
+          else_branch = narrow () => (float[B,2] q, float[B,2] t) { t = Sub(h, x) q = Neg(t) }
+        >
+        }""",
+        ["h:hn"],
+    )
+    h = np.zeros((1, 2), "f")
+    with engine.create_context() as context:
+        for x, rate in zip(inputs(6, 1)[:, :, :2], (16000, 8000, 8000, 16000, 16000, 8000), strict=True):
+            h = x + h if rate == 16000 else h - x
+            y = context.run({"x": x, "sr": np.array(rate)})["y"]
+            np.testing.assert_array_equal(y, np.maximum(h, 0) if rate == 16000 else -h)
+
+
+def test_states_count_among_what_an_inference_may_allocate(opened):
+    engine = opened(TWO)
+    plan = engine.plan
+    with load(plan, "cpu", DeviceOptions(memory_limit=20_000)) as limited, limited.create_context() as context:
+        with pytest.raises(LimitExceeded, match="memory for the states of the context: 40000 bytes needed"):
+            context.run({"x": np.zeros((2000, 3), "f")})
+        context.reset()
+        context.run({"x": np.zeros((1, 3), "f")})

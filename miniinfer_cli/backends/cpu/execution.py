@@ -106,6 +106,9 @@ class CpuContext:
     def hold_states(self, kinds: Sequence[TensorType]) -> None:
         """See DeviceContext."""
         self.drop_states()
+        budget = current()
+        if budget is not None:
+            budget.expect(sum(map(nbytes_of, kinds)), "memory for the states of the context")
         for kind in kinds:
             expect_memory(nbytes_of(kind), f"a state of the context, {kind}")
         self._states = tuple(np.zeros(shape_of(k), numpy_dtype(k.dtype)) for k in kinds)

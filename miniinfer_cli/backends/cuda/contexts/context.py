@@ -226,6 +226,9 @@ class CudaContext:
         self.synchronize()
         self._fitting = None
         sizes = [nbytes_of(kind) for kind in kinds]
+        budget = current()
+        if budget is not None:
+            budget.expect(sum(sizes), "memory for the states of the context")
         self.memory.hold_states(sizes)
         for memory, nbytes in zip(self.memory.states, sizes, strict=True):
             if nbytes:
