@@ -22,7 +22,7 @@ from miniinfer_cli.devices.placement import Placement, Unplaced, optimal_types
 from miniinfer_cli.devices.stored_code import kernel_reports
 from miniinfer_cli.diagnosis.lint import HostStep
 from miniinfer_cli.errors import CheckFailed, ModelError, PlanFileError, UsageError, refused
-from miniinfer_cli.ir import Graph
+from miniinfer_cli.ir import Graph, States
 from miniinfer_cli.ir.text import print_graph
 from miniinfer_cli.limits import Limits, chosen_limits
 from miniinfer_cli.passes.pipeline import optimize
@@ -130,8 +130,8 @@ def describe_graph(graph: Graph) -> dict[str, Any]:
         if value.constant is not None and value.constant not in seen:
             seen.add(value.constant)
             weights[str(value.constant.dtype)] += value.constant.nbytes
-    states = graph.states
-    held, left = (frozenset(), frozenset()) if states is None else (states.inputs, states.outputs)
+    states = States(()) if graph.states is None else graph.states
+    held, left = states.inputs, states.outputs
     types = {v.name: str(v.type or "?") for v in graph.inputs}
     outputs = zip(graph.output_names, graph.outputs, strict=True)
     return {
@@ -140,7 +140,7 @@ def describe_graph(graph: Graph) -> dict[str, Any]:
         "outputs": [{"name": n, "type": str(v.type or "?")} for n, v in outputs if n not in left],
         "states": [
             {"input": p.past, "output": p.present, "type": types[p.past], "rows": None if p.axis is None else states.capacity}
-            for p in (() if states is None else states.pairs)
+            for p in states.pairs
         ],
         "nodes": len(graph),
         "operations": dict(Counter(f"{n.domain}.{n.op}" if n.domain else n.op for n in graph).most_common()),
