@@ -76,7 +76,7 @@ MANY_FAULTS = {
     "the tokens of the other warpgroup": ("here + group * MI_ROWS * MI_ROW_NBYTES", "here"),
     "the order of features": ("sums[4 * (8 * q + i / 2) + 2 * h + i % 2]", "sums[4 * (8 * q + i % 8) + 2 * h + i / 8]"),
     "rows of the other half": ("+ 2 * h + i % 2", "+ 2 * (1 - h) + i % 2"),
-    "a residual of the row before": ("(residual + row * ldr + column)", "(residual + row0 * ldr + column)"),
+    "a residual of the row before": ("&to, residual + row * ldr + column)", "&to, residual + row0 * ldr + column)"),
     "scales of other features": ("scales + column)", "scales + column0)"),
     "weights of a neighbour in its place": ("+ TOKENS_NBYTES + me * PART_NBYTES", "+ TOKENS_NBYTES"),
     "steps that are not made": ("beside * w.spread[0]", "0"),

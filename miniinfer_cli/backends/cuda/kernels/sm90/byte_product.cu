@@ -44,6 +44,27 @@ typedef int Sum;
 typedef float Sum;
 #endif
 
+// An element of a residual as a float. Bytes become the low digits of 2^23: a conversion waits for the unit that all warps share.
+#ifdef MI_EMULATED
+MI_DEVICE float byte_behind(u32 word, int i) { return __int_as_float(0x4b000000 | (word >> 8 * i & 255)); }
+#else
+MI_DEVICE float byte_behind(u32 word, int i) { return __int_as_float((int)__byte_perm(word, 0x4b000000u, 0x7440 + i)); }
+#endif
+// Neighbours of a residual in words: as an array of bytes the compiler would move them one by one.
+struct __align__(16) Added { u32 words[MI_BESIDE * sizeof(MI_R) / 4]; };
+template <class T> struct Element {
+  static MI_DEVICE float of(const u32* words, int i) {
+    u32 word = words[i * (int)sizeof(T) / 4] >> 8 * (i * (int)sizeof(T) % 4);
+    return widen(*reinterpret_cast<const T*>(&word));
+  }
+};
+template <> struct Element<u8> {
+  static MI_DEVICE float of(const u32* words, int i) { return byte_behind(words[i / 4], i % 4) - 8388608.0f; }
+};
+template <> struct Element<i8> {
+  static MI_DEVICE float of(const u32* words, int i) { return byte_behind(words[i / 4] ^ 0x80808080u, i % 4) - 8388736.0f; }
+};
+
 extern "C" __global__ void __launch_bounds__(THREADS, 1) byte_product(
     const __grid_constant__ TensorMap tokens, const __grid_constant__ TensorMap weights, MI_Y* y, const float* scales,
     const float* biases, const MI_R* residual, long long ldy, long long ldr, int features, int count, int chunks, int down,
@@ -167,17 +188,17 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) byte_product(
     if (group > 0) meet(1, 128 * MI_GROUPS);
     find(first, token, feature);
     int row0 = token + group * MI_ROWS + warp * 16 + lane / 4, column0 = feature + lane % 4 * MI_BESIDE;
-    Few<MI_R, MI_BESIDE> added[EARLY][2], next[EARLY][2];
-    auto load_added = [&](Few<MI_R, MI_BESIDE>& to, long long row, int column) {
+    Added added[EARLY][2], next[EARLY][2];
+    auto load_added = [&](Added& to, long long row, int column) {
       if (MI_VECTORS) {
-        if (row < count && column < features) to = neighbours<MI_R, MI_BESIDE>(residual + row * ldr + column);
+        if (row < count && column < features) move<sizeof(Added)>(&to, residual + row * ldr + column);
       } else {
 #pragma unroll
         for (int i = 0; i < MI_BESIDE; i++)
-          if (row < count && column + i < features) to.d[i] = residual[row * ldr + column + i];
+          if (row < count && column + i < features) reinterpret_cast<MI_R*>(&to)[i] = residual[row * ldr + column + i];
       }
     };
-    auto load_all = [&](Few<MI_R, MI_BESIDE>(&to)[EARLY][2]) {
+    auto load_all = [&](Added(&to)[EARLY][2]) {
 #pragma unroll
       for (int q = 0; q < BANDS; q++)
 #pragma unroll
@@ -254,7 +275,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) byte_product(
 #pragma unroll
           for (int i = 0; i < MI_BESIDE; i++) {
             float sum = __fmaf_rn((float)sums[4 * (8 * q + i / 2) + 2 * h + i % 2], scale.d[i], bias.d[i]);
-            made.d[i] = ended(sum, MI_ADDS ? (float)widen(added[AHEAD ? q : 0][h].d[i]) : ending.residual_zero, ending);
+            made.d[i] = ended(sum, MI_ADDS ? Element<MI_R>::of(added[AHEAD ? q : 0][h].words, i) : ending.residual_zero, ending);
           }
           MI_Y* to = y + row * ldy + column;
           if (MI_VECTORS) {
