@@ -14,7 +14,7 @@ from miniinfer_cli.errors import MiniinferError, ModelError, UsageError
 from miniinfer_cli.ops.budget import Budget
 from miniinfer_cli.runtime.bindings import Binding
 from miniinfer_cli.runtime.calls import OneOfAKind, takes_inputs
-from miniinfer_cli.runtime.context_states import ContextStates, Turn, joined
+from miniinfer_cli.runtime.context_states import ContextStates
 from miniinfer_cli.runtime.html import Outputs
 from miniinfer_cli.runtime.state_layout import StateLayout
 from miniinfer_cli.runtime.stats import Stats
@@ -79,7 +79,7 @@ class Context(OneOfAKind):
         self._closed = False
         self.watchers = Watchers(self._device.depth)
         """Who waits for futures in the place of an event loop."""
-        self._states = None if engine.states is None else ContextStates(engine.states, self._device)
+        self._states = None if engine.states is None else ContextStates(engine.states, self._device, engine.whole_program)
 
     @property
     def bindings(self) -> tuple[Binding, ...]:
@@ -108,7 +108,7 @@ class Context(OneOfAKind):
         with self._counted(time.perf_counter()), self._used(), self._budget.inference(arrays):
             if self._states is None:
                 return self._device.execute(self._engine.whole_program(arrays), arrays, times_ns)
-            return self._run_turn(self._states, arrays, times_ns, counts, commit)
+            return self._states.run(arrays, times_ns, counts, commit=commit)
 
     def time_steps(self, arrays: list[Any]) -> StepRound:
         """One inference of checked ``arrays`` in binding order, timed step by step, for measuring: states stay what they are."""
@@ -276,54 +276,7 @@ class Context(OneOfAKind):
             if self._states is None:
                 program = self._engine.whole_program(arrays)
                 return Future(self, self._device.enqueue(program, arrays, on_device=on_device), started)
-            return Future(self, self._enqueue_turn(self._states, arrays, on_device, counts), started)
-
-    def _run_turn(
-        self,
-        states: ContextStates,
-        arrays: list[Any],
-        times_ns: list[int] | None,
-        counts: Sequence[int] | None,
-        commit: bool,
-    ) -> tuple[Any, ...]:
-        chunks = states.begin(arrays, counts)
-        if times_ns is not None and len(chunks) > 1:
-            most = states.layout.states.buckets[-1]
-            raise UsageError(
-                f"times_ns: these tokens are computed in {len(chunks)} programs", hint=f"give {most} or fewer at a time"
-            )
-        if not commit:
-            chunks = chunks[:1]  # those behind would read what it did not leave
-        before, parts = states.lengths, []
-        for chunk in chunks:
-            program = self._engine.whole_program(chunk.inputs)
-            try:
-                parts.append((chunk, self._device.execute(program, chunk.inputs, times_ns, commit=commit)))
-            except MiniinferError:
-                states.fail(before)
-                raise
-            if commit:
-                states.commit(chunk)
-        return joined(states.layout, parts)
-
-    def _enqueue_turn(self, states: ContextStates, arrays: list[Any], on_device: bool, counts: Sequence[int] | None) -> Pending:
-        chunks = states.begin(arrays, counts)
-        if on_device and (len(chunks) > 1 or chunks[0].kept < chunks[0].size):
-            sizes = ", ".join(map(str, states.layout.states.buckets))
-            raise UsageError(
-                "on_device: the outputs of these tokens are computed in pieces, or with more tokens around them",
-                hint=f"give as many tokens as one program takes: {sizes}",
-            )
-        before, parts = states.lengths, []
-        for chunk in chunks:
-            program = self._engine.whole_program(chunk.inputs)
-            try:
-                parts.append((chunk, self._device.enqueue(program, chunk.inputs, on_device=on_device)))
-            except MiniinferError:
-                states.fail(before)
-                raise
-            states.commit(chunk)
-        return Turn(states, parts, before)
+            return Future(self, self._states.enqueue(arrays, counts, on_device=on_device), started)
 
     def _for_measuring(self, arrays: list[Any]) -> list[Any]:
         """All inputs of the program that ``arrays`` want, of the first where they want several."""

@@ -1,11 +1,12 @@
 """The states of one context: what its device holds, how many rows of it count, and turns that commit them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.backends.interface import DeviceContext, Intervals, Pending
+from miniinfer_cli.backends.interface import DeviceContext, Intervals, Pending, Program
 from miniinfer_cli.errors import MiniinferError, UsageError
 from miniinfer_cli.ir import Array, TensorType
 from miniinfer_cli.runtime.state_layout import Chunk, StateLayout
@@ -18,8 +19,10 @@ class ContextStates:
     left nothing. A state that is replaced is replaced when the inference is enqueued, on the device and in order.
     """
 
-    def __init__(self, layout: StateLayout, device: DeviceContext) -> None:
+    def __init__(self, layout: StateLayout, device: DeviceContext, program: Callable[[list[Any]], Program]) -> None:
+        """``program``: that of the engine for all inputs of the graph."""
         self.layout = layout
+        self._program = program
         self._device = device
         self._kinds: tuple[TensorType, ...] | None = None
         self._lengths: Array = np.zeros(0, np.int64)
@@ -48,16 +51,63 @@ class ContextStates:
             self._kinds, self._lengths = kinds, lengths
         return chunks
 
-    def commit(self, chunk: Chunk) -> None:
-        """Counts the rows of a chunk that was enqueued."""
+    def run(
+        self, arrays: Sequence[Any], times_ns: list[int] | None, counts: Sequence[int] | None, *, commit: bool
+    ) -> tuple[Any, ...]:
+        """The outputs for a caller's ``arrays``; without ``commit``, which counts the rows, those of the first chunk."""
+        chunks = self.begin(arrays, counts)
+        if times_ns is not None and len(chunks) > 1:
+            most = self.layout.states.buckets[-1]
+            told = f"times_ns: these tokens are computed in {len(chunks)} programs"
+            raise UsageError(told, hint=f"give {most} or fewer at a time")
+        if not commit:
+            chunks = chunks[:1]  # those behind would read what it did not leave
+        before, parts = self.lengths, []
+        for chunk in chunks:
+            with self._back_to(before):
+                outputs = self._device.execute(self._program(chunk.inputs), chunk.inputs, times_ns, commit=commit)
+            parts.append((chunk, outputs))
+            if commit:
+                self._count(chunk)
+        return joined(self.layout, parts)
+
+    def enqueue(self, arrays: Sequence[Any], counts: Sequence[int] | None, *, on_device: bool) -> "Turn":
+        """Starts the inference of a caller's ``arrays``, whose rows count from here on."""
+        chunks = self.begin(arrays, counts)
+        if on_device and (len(chunks) > 1 or chunks[0].kept < chunks[0].size):
+            sizes = ", ".join(map(str, self.layout.states.buckets))
+            raise UsageError(
+                "on_device: the outputs of these tokens are computed in pieces, or with more tokens around them",
+                hint=f"give as many tokens as one program takes: {sizes}",
+            )
+        before, parts = self.lengths, []
+        for chunk in chunks:
+            with self._back_to(before):
+                parts.append((chunk, self._device.enqueue(self._program(chunk.inputs), chunk.inputs, on_device=on_device)))
+            self._count(chunk)
+        return Turn(self, parts, before)
+
+    @contextmanager
+    def _back_to(self, lengths: Sequence[int]) -> Iterator[None]:
+        """What fails within has replaced nothing, and goes back to ``lengths``."""
+        try:
+            yield
+        except MiniinferError:
+            self._forget_beyond(lengths)
+            raise
+
+    def _forget_beyond(self, lengths: Sequence[int]) -> None:
+        if len(lengths) == len(self._lengths):
+            self._lengths = np.minimum(self._lengths, np.array(lengths, np.int64))
+
+    def _count(self, chunk: Chunk) -> None:
         if self.layout.has_caches:
             self._lengths = self._lengths + chunk.counts
 
     def fail(self, lengths: Sequence[int]) -> None:
         """Goes back to ``lengths`` after an inference from there failed on the device."""
         self._lost = bool(self.layout.whole)
-        if len(lengths) == len(self._lengths):
-            self._lengths = np.minimum(self._lengths, np.array(lengths, np.int64))
+        self._forget_beyond(lengths)
 
     def reset(self, slot: int | None) -> None:
         """Empties one slot of the batch, or all, which may be as many others afterwards."""

@@ -374,12 +374,12 @@ def _poison(context) -> None:
             state[:, :, length:] = np.nan
         return
     device.synchronize()
-    for memory, (shape, _) in zip(device.memory.states, device._state_shapes, strict=True):
-        held = np.empty(shape, np.float32)
-        device.compute.copy_to_host(held.ctypes.data, memory.address, held.nbytes)
+    for number, kind in enumerate(device.states.kinds):
+        held, address = np.empty(kind.shape, np.float32), device.states.address(number)
+        device.compute.copy_to_host(held.ctypes.data, address, held.nbytes)
         device.compute.synchronize()
         held[:, :, length:] = np.nan
-        device.compute.copy_to_device(memory.address, held.ctypes.data, held.nbytes)
+        device.compute.copy_to_device(address, held.ctypes.data, held.nbytes)
         device.compute.synchronize()
 
 

@@ -9,9 +9,10 @@ import miniinfer_cli
 from engine_format import read_plan
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.devices.opening import load
-from miniinfer_cli.errors import LimitExceeded, UsageError
+from miniinfer_cli.errors import DeviceError, LimitExceeded, MiniinferError, UsageError
 from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.serving.batcher import Batcher
+from tests.cached_models import group_query_attention
 from tests.emulation.device import EmulatedDevice
 from tests.emulation.engine import open_emulated
 from tests.emulation.stream import Schedule
@@ -272,3 +273,60 @@ def test_states_count_among_what_an_inference_may_allocate(opened):
             context.run({"x": np.zeros((2000, 3), "f")})
         context.reset()
         context.run({"x": np.zeros((1, 3), "f")})
+
+
+def test_an_inference_that_fails_changes_nothing(opened):
+    # What the data decide does not fit: the host sees it, before states are replaced.
+    engine = opened(
+        """g (float[4] x, int64[2] sizes, float[4] h) => (float[a,b] y, float[4] hn) {
+        hn = Add(h, x)
+        places = NonZero(x)
+        flat = Squeeze(places)
+        kept = Gather(hn, flat)
+        y = Reshape(kept, sizes)
+        }""",
+        ["h:hn"],
+    )
+    x, one = np.ones(4, "f"), np.array([2, 2])
+    with engine.create_context() as context:
+        context.run({"x": x, "sizes": one})
+        for call in (context.run, lambda feeds: context.enqueue(feeds).result()):
+            with pytest.raises(MiniinferError, match="Reshape"):
+                call({"x": np.array([1, 0, 1, 1], "f"), "sizes": one})
+        np.testing.assert_array_equal(context.run({"x": x, "sizes": one})["y"], [[2, 2], [2, 2]])
+
+
+@pytest.mark.parametrize("at", ["enqueuing", "waiting"])
+def test_a_fault_of_the_device(at, monkeypatch):
+    """Rows behind the length are written again; what was to be replaced is not known any more."""
+    fault = DeviceError("the device failed")
+
+    def failing(*arguments, **named):
+        raise fault
+
+    for model, options, feeds in (
+        (parsed(TWO), {"state": STATE}, {"x": inputs(1)[0]}),
+        (group_query_attention(), {"kv_cache": 9}, {"input_ids": np.zeros((2, 1), np.int64)}),
+    ):
+        with open_emulated(miniinfer_cli.build(model, **options)) as engine, engine.create_context() as context:
+            context.run(feeds)
+            with monkeypatch.context() as patched:
+                if at == "enqueuing":
+                    patched.setattr(context._device, "enqueue", failing)
+                    with pytest.raises(DeviceError):
+                        context.enqueue(feeds)
+                else:
+                    future = context.enqueue(feeds)
+                    pending = future._pending._parts[0][1]
+                    patched.setattr(pending, "result", failing)
+                    with pytest.raises(DeviceError):
+                        future.result()
+            if "kv_cache" in options:
+                assert context.lengths == (1, 1)
+            elif at == "waiting":
+                with pytest.raises(UsageError, match=r"failed in the middle of replacing the states .*\n  hint: reset\(\) it"):
+                    context.run(feeds)
+                with pytest.raises(UsageError, match="failed in the middle"):
+                    context.fork()
+                context.reset()
+            context.run(feeds)

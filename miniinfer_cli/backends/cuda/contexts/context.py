@@ -1,7 +1,6 @@
 """What one stream of work owns on a GPU: streams, workspace, arena, I/O slots, captured graphs; and how it runs programs."""
 
 import contextlib
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,22 +13,21 @@ from miniinfer_cli.backends.cuda.contexts.buffers import pinned_array
 from miniinfer_cli.backends.cuda.contexts.clock import StreamClock
 from miniinfer_cli.backends.cuda.contexts.context_memory import ContextMemory
 from miniinfer_cli.backends.cuda.contexts.copying_in import send, stage
+from miniinfer_cli.backends.cuda.contexts.held_states import HeldStates
 from miniinfer_cli.backends.cuda.contexts.io_slot import IoSlot
 from miniinfer_cli.backends.cuda.contexts.pending import Pending, Timed, Where
 from miniinfer_cli.backends.cuda.contexts.running import Pair, Runner
 from miniinfer_cli.backends.cuda.contexts.step_timing import time_steps
 from miniinfer_cli.backends.cuda.contract.launch_attributes import CLUSTER_ARCH
-from miniinfer_cli.backends.cuda.contract.program import CudaProgram, nbytes_of
+from miniinfer_cli.backends.cuda.contract.program import CudaProgram
 from miniinfer_cli.backends.cuda.contract.protocols import Event, Ranges, Stream
 from miniinfer_cli.backends.cuda.contract.site import static_shape
-from miniinfer_cli.backends.cuda.contract.types import element_nbytes
 from miniinfer_cli.backends.cuda.hosting.hosting import HostValues
 from miniinfer_cli.backends.cuda.loading.last_use import OF_THE_PROCESS
 from miniinfer_cli.backends.cuda.loading.loaded_program import LoadedProgram
 from miniinfer_cli.backends.cuda.loading.sharing import Shared
 from miniinfer_cli.backends.cuda.scheduling.bound_program import BoundProgram, Segment, bind
 from miniinfer_cli.backends.interface import Clock, StepRound
-from miniinfer_cli.backends.reference import static_tensor
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError
 from miniinfer_cli.ir import Graph, TensorType, numpy_dtype
 from miniinfer_cli.ops.budget import current
@@ -80,7 +78,6 @@ class CudaContext:
         self._level = level
         self._nested: CudaContext | None = None
         self._fitting: LoadedProgram | None = None
-        self._state_shapes: list[tuple[tuple[int, ...], int]] = []
         with contextlib.ExitStack() as stack:
             self.compute = stream if stream is not None else stack.enter_context(device.create_stream())
             self.copy_in = stack.enter_context(device.create_stream()) if options.overlap else self.compute
@@ -89,7 +86,8 @@ class CudaContext:
                 model.libraries.bind(self.compute)
                 stack.callback(model.libraries.unbind, self.compute)
             bindings = _BINDINGS if stream is None else _NESTED_BINDINGS
-            self.memory = ContextMemory(device, 2 if options.overlap else 1, bindings)
+            self.states = HeldStates(device, self.compute)
+            self.memory = ContextMemory(device, 2 if options.overlap else 1, bindings, self.states)
             self._streams = stack.pop_all()  # what ``close`` gives back last
         self.runner = Runner(self.compute, model.capture_lock, cuda_graph=options.cuda_graph, counts=model.capture_counts)
         """How segments run, and what was captured."""
@@ -141,7 +139,7 @@ class CudaContext:
             self._copy_in(program.made, slot, inputs, before)
             values = self._run(program, binding, inputs, slot.computed, within)
             if commit:
-                self._commit(program.made, slot)
+                self.states.replace(program.made, slot)
             end = self._copy_out(binding, slot, behind, on_device=on_device)
         except BaseException:
             self._undo(slot)
@@ -222,42 +220,30 @@ class CudaContext:
 
     def hold_states(self, kinds: Sequence[TensorType]) -> None:
         """See DeviceContext."""
-        self._device.make_current()
-        self.synchronize()
-        self._fitting = None
-        sizes = [nbytes_of(kind) for kind in kinds]
-        budget = current()
-        if budget is not None:
-            budget.expect(sum(sizes), "memory for the states of the context")
-        self.memory.hold_states(sizes)
-        for memory, nbytes in zip(self.memory.states, sizes, strict=True):
-            if nbytes:
-                self.compute.fill(memory.address, 0, nbytes)
-        self._state_shapes = [(static_shape(kind), element_nbytes(kind.dtype)) for kind in kinds]
+        self._let_states_go()
+        self.states.hold(kinds)
 
     def drop_states(self) -> None:
         """See DeviceContext."""
-        self._device.make_current()
-        self.synchronize()
-        self.memory.drop_states()
-        self._state_shapes = []
+        self._let_states_go()
+        self.states.drop()
 
     def clear_state(self, number: int, axis: int, index: int) -> None:
         """See DeviceContext."""
         self._device.make_current()
-        shape, nbytes = self._state_shapes[number]
-        inner = math.prod(shape[axis + 1 :]) * nbytes
-        for outer in range(math.prod(shape[:axis]) if inner else 0):
-            at = self.memory.states[number].address + (outer * shape[axis] + index) * inner
-            self.compute.fill(at, 0, inner)
+        self.states.clear(number, axis, index)
 
     def copy_states(self, source: "CudaContext") -> None:
         """See DeviceContext."""
         source.synchronize()
-        for own, other, (shape, nbytes) in zip(self.memory.states, source.memory.states, self._state_shapes, strict=True):
-            if size := math.prod(shape) * nbytes:
-                self.compute.copy_on_device(own.address, other.address, size)
-        self.compute.synchronize()  # so that the source may go
+        self.states.copy_of(source.states)
+
+    def _let_states_go(self) -> None:
+        """Nothing is under way, and no binding knows where states lie."""
+        self._device.make_current()
+        self.synchronize()
+        self._fitting = None
+        self.memory.drop_bindings()
 
     def synchronize(self) -> None:
         """Waits until all work of this context is done, and copies out what is pending."""
@@ -279,6 +265,7 @@ class CudaContext:
             return
         with self._streams as stack:  # which goes on when one of them fails, and raises that at its end
             stack.callback(self.memory.close)
+            stack.callback(self.states.drop)
             stack.callback(self._clock.close)
             if self._nested is not None:
                 stack.callback(self._nested.close)
@@ -323,23 +310,13 @@ class CudaContext:
                 self._expect_memory(program)
                 self.memory.grow(program)
             self._fitting = program  # looked at once, as long as the same program comes again
-        if program.made.states and not self.memory.states:  # nobody asked for them: whoever measures
-            self.hold_states(
-                [t for s in program.made.states if (t := static_tensor(program.made.slots[s.past].type)) is not None]
-            )
+        if program.made.states and not self.states.kinds:  # nobody asked for them: whoever measures
+            self.hold_states([t for s in program.made.states if isinstance(t := program.made.slots[s.past].type, TensorType)])
         slot = self._next_slot
         pending = slot.pending
         if pending is not None:
             pending.wait()
         return slot
-
-    def _commit(self, made: CudaProgram, slot: IoSlot) -> None:
-        """Enqueues the replacing of states, behind the computation and in front of all that comes."""
-        for number, state in enumerate(made.states):
-            if state.present is not None and made.slots[state.past].nbytes:
-                offset = made.io.outputs[made.slots[state.present].root]
-                nbytes = made.slots[state.past].nbytes
-                self.compute.copy_on_device(self.memory.states[number].address, slot.device_out.address + offset, nbytes)
 
     def _bind(self, program: LoadedProgram, slot: IoSlot) -> BoundProgram:
         def make() -> BoundProgram:
@@ -452,7 +429,7 @@ class CudaContext:
             values = HostValues(self, program, binding, inputs)
             taken = time_steps(self._device, self.runner, binding, values)
             if commit:
-                self._commit(program.made, slot)
+                self.states.replace(program.made, slot)
             self.compute.record(slot.computed)
             end = self._copy_out(binding, slot, None, on_device=on_device)
         except BaseException:

@@ -2,12 +2,12 @@
 
 import contextlib
 import logging
-from collections.abc import Sequence
 
 from miniinfer_cli.backends.cuda.contexts.buffers import Buffer
+from miniinfer_cli.backends.cuda.contexts.held_states import HeldStates
 from miniinfer_cli.backends.cuda.contexts.io_slot import IoSlot
 from miniinfer_cli.backends.cuda.contract.program import CudaProgram, Origin, Place
-from miniinfer_cli.backends.cuda.contract.protocols import Device, Memory
+from miniinfer_cli.backends.cuda.contract.protocols import Device
 from miniinfer_cli.backends.cuda.loading.loaded_program import LoadedProgram
 from miniinfer_cli.errors import OutOfMemoryError
 
@@ -17,10 +17,10 @@ _LOG = logging.getLogger(__name__)
 class ContextMemory:
     """``depth`` is the number of I/O slots, inferences that can be under way at once, for as long as memory allows.
 
-    ``bindings``: programs that each of them keeps bound.
+    ``bindings``: programs that each of them keeps bound. ``states``: those of the context.
     """
 
-    def __init__(self, device: Device, depth: int, bindings: int) -> None:
+    def __init__(self, device: Device, depth: int, bindings: int, states: HeldStates) -> None:
         self._device = device
         self._bindings = bindings
         self._wanted = depth
@@ -28,8 +28,7 @@ class ContextMemory:
         self.arena = Buffer(device.allocate, "memory for the activations")
         self.workspace = Buffer(device.allocate, "workspace of the libraries")
         self.slots = [IoSlot(device, bindings)]
-        self.states: tuple[Memory, ...] = ()
-        """The memory of each state; nothing before ``hold_states``."""
+        self._states = states
 
     def fits(self, program: LoadedProgram) -> bool:
         """True when nothing must grow for the program."""
@@ -90,41 +89,20 @@ class ContextMemory:
         if root in made.io.inputs:
             return slot.device_in.address + made.io.inputs[root] + start
         if made.slots[root].origin is Origin.STATE:
-            return self.states[made.state_numbers[root]].address + start
+            return self._states.address(made.state_numbers[root]) + start
         offset = made.layout.offsets.get(root)
         if offset is not None:
             return self.arena.address + offset + start
         return program.address_of(root) + start
 
-    def hold_states(self, nbytes: Sequence[int]) -> None:
-        """Takes memory for states of so many bytes, with nothing certain in it; nothing may be under way, and all bindings go.
-
-        Raises OutOfMemoryError, and then holds none.
-        """
-        self.drop_states()
-        with contextlib.ExitStack() as stack:
-            held: list[Memory] = []
-            for size in nbytes:
-                held.append(self._device.allocate(max(size, 1), "a state of the context"))
-                stack.callback(held[-1].close)
-            stack.pop_all()
-        self.states = tuple(held)
-
-    def drop_states(self) -> None:
-        """Frees the memory of the states; nothing may be under way, and all bindings go. May be called twice."""
+    def drop_bindings(self) -> None:
+        """Forgets every binding: an address in them changes."""
         for slot in self.slots:
             slot.drop_bindings()
-        states, self.states = self.states, ()
-        with contextlib.ExitStack() as stack:
-            for memory in states:
-                stack.callback(memory.close)
 
     def close(self) -> None:
         """Frees everything; may be called twice."""
         with contextlib.ExitStack() as stack:  # which goes on when one of them fails
-            for memory in self.states:
-                stack.callback(memory.close)
-            self.states = ()
             for slot in self.slots:
                 stack.callback(slot.close)
             stack.callback(self.arena.close)
