@@ -24,6 +24,17 @@ MI_DEVICE float rounded(float x, float inverse, float zero, float low, float hig
   return fminf(fmaxf(rintf(__fmul_rn(x, inverse)) + zero, low), high);
 }
 
+// x between two numbers; NaN stays what it is. Without a branch.
+#ifdef MI_EMULATED
+MI_DEVICE float held(float x, float low, float high) { return x > high ? high : x < low ? low : x; }
+#else
+MI_DEVICE float held(float x, float low, float high) {
+  float r;
+  asm("{\n\t.reg .f32 t;\n\tmax.NaN.f32 t, %1, %2;\n\tmin.NaN.f32 %0, t, %3;\n}" : "=f"(r) : "f"(x), "f"(low), "f"(high));
+  return r;
+}
+#endif
+
 // y of a sum that was scaled; `added`: of the residual, its zero point where there is none.
 //
 // MI_FOLDED: 1 where nothing is rounded on the way and no activation follows; then the inverse scale of the result has gone into scales,
@@ -42,7 +53,7 @@ MI_DEVICE MI_Y ended(float v, float added, const Ending& ending) {
   v = (v - ending.between_zero) * ending.between_scale;
 #elif MI_BETWEEN == 2
   v = __fmul_rn(v, ending.between_inverse);
-  v = widen(narrow<f8e4m3fn>(v > ending.between_high ? ending.between_high : v < ending.between_low ? ending.between_low : v));
+  v = widen(narrow<f8e4m3fn>(held(v, ending.between_low, ending.between_high)));
   v *= ending.between_scale;
 #endif
   v = epilogue::MI_ACTIVATION(v);
@@ -58,9 +69,9 @@ MI_DEVICE MI_Y ended(float v, float added, const Ending& ending) {
   v = fminf(fmaxf(v, ending.low), ending.high) + 12582912.0f;
   return (MI_Y)(__float_as_int(v) + (int)ending.zero);
 #elif MI_ROUNDS == 2
-  return narrow<MI_Y>(v > ending.high ? ending.high : v < ending.low ? ending.low : v);  // NaN stays what it is
+  return narrow<MI_Y>(held(v, ending.low, ending.high));
 #else
-  return narrow<MI_Y>(v > ending.greatest ? ending.greatest : v < ending.least ? ending.least : v);
+  return narrow<MI_Y>(held(v, ending.least, ending.greatest));
 #endif
 }
 
