@@ -176,7 +176,7 @@ def _body(attention: onnx.NodeProto | None = None, *more: onnx.NodeProto) -> lis
                     helper.make_node("Mul", ["y", "n"], ["logits"]),
                 )
             ),
-            r"node 'held0': \(Squeeze\) uses the length of the cache, held, as a size",
+            r"\(Mul\) uses the length of the cache, n, in the computation",
         ),
         (
             lambda: _decoder(

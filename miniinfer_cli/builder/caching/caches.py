@@ -69,6 +69,10 @@ class _Job:
         self.length = graph.add_input(LENGTH, TensorType(DType.I64, (self.batch,)))
         self.grown = frozenset(n for c in caches for n in names_in(c.length) if c.room is None)
         """Names of sizes of pasts that grow."""
+        self._tainted: set[Value] = set(self.derived)
+        """Values that are another for another length of the past, and stay so."""
+        self._of_lengths: frozenset[Value] = frozenset()
+        """All that is computed of lengths and other sizes alone."""
         for cache in caches:
             self._expect_room(cache)
 
@@ -110,6 +114,7 @@ class _Job:
         graph = self.graph
         annotate(graph)
         probed = self._probe()
+        self._of_lengths = frozenset(v for _, found in probed for v in found)
         lengths = lengths_of(graph, self.length, self.caches[0].new, self.caches[0].axis, self._source())
         presents = [c.node.output for c in self.caches]
         readers = [n for n in readers_of(presents) if not n.is_op("Shape", "Size")]
@@ -148,7 +153,7 @@ class _Job:
 
     def _replace_lengths(self, lengths: Lengths, probed: Probed) -> None:
         """Puts positions and lengths by slot in the places of values that are these and follow from the length of the past."""
-        tainted: set[Value] = set(self.derived)
+        tainted = self._tainted
         nodes = self.graph.nodes
         begin = 1 + next(i for i, n in enumerate(nodes) if n is lengths.positions.producer)
         for value in self.derived:
@@ -156,7 +161,7 @@ class _Job:
         for node, behind in zip(nodes[begin:], [*nodes[begin + 1 :], None], strict=False):
             reads = any(v in tainted or self._mentions(v) for v in node.inputs if v is not None)
             for value in node.outputs:
-                if (reads or self._mentions(value)) and any(value in found for _, found in probed):
+                if (reads or self._mentions(value)) and _depends_on_length(value, probed):
                     tainted.add(value)
                     self._stand_in(lengths, value, probed, behind, tainted)
 
@@ -200,18 +205,16 @@ class _Job:
         return any(names_in(d) & self.grown for d in dims if hasattr(d, "terms"))  # type: ignore[arg-type]
 
     def _expect_unused(self, attentions: Sequence[Node]) -> None:
-        """Raises ModelError naming the first node that still uses the length of the past as a size."""
+        """Raises ModelError naming the first node that brings the length of the past together with what is computed of tokens."""
         written = {v.producer for v in self.graph.outputs} | set(attentions)
         for node in self.graph:
             if node in written and node.is_op("TensorScatter", "Attention"):
                 continue
-            used = [
-                v
-                for v in node.inputs
-                if v is not None and (v in self.derived or (self._mentions(v) and not _tells_no_length(self, node)))
-            ]
+            if all(v in self._of_lengths for v in node.outputs) and not any(map(self.graph.is_output, node.outputs)):
+                continue  # its readers are looked at
+            used = [v for v in node.inputs if v is not None and (v in self._tainted or self._mentions(v))]
             if used:
-                raise _at(node, f"({node.op}) uses the length of the cache, {used[0].name}, as a size")
+                raise _at(node, f"({node.op}) uses the length of the cache, {used[0].name}, in the computation")
 
     def _expect_positions(self) -> None:
         """Raises UsageError where the model's table of positions ends before the cache does."""
@@ -227,18 +230,22 @@ class _Job:
                 ).at(f"node {node.name!r}")
 
 
-def _tells_no_length(job: _Job, node: Node) -> bool:
-    """True for a node that looks at a shape with the length in it, and gives another size: that of the batch."""
-    return bool(node.outputs) and all(
-        isinstance(v.type, TensorType) and v.type.known is not None and not job._mentions(v) for v in node.outputs
-    )
+def _depends_on_length(value: Value, probed: Probed) -> bool:
+    """True for a value that is computed of lengths alone, and is another where more rows are held."""
+    first: dict[tuple[int, int], np.ndarray] = {}
+    for point, found in probed:
+        if value not in found:
+            return False
+        one = first.setdefault((point.batch, point.new), found[value])
+        if not np.array_equal(one, found[value], equal_nan=one.dtype.kind == "f"):
+            return True
+    return False
 
 
 def _at(node: Node, told: str) -> MiniinferError:
-    hint = Wording(
-        "only caches, masks and positions may hang on it; leave kv_cache out, or export the model another way",
-        flags="only caches, masks and positions may hang on it; leave --kv-cache out, or export the model another way",
-    )
+    may = "only caches, masks and positions of each slot may hang on it; leave"
+    instead = "out, fix the batch at 1, or export it otherwise"
+    hint = Wording(f"{may} kv_cache {instead}", flags=f"{may} --kv-cache {instead}")
     return ModelError(told, hint=hint).at(f"node {node.name!r}")
 
 
