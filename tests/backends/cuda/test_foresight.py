@@ -12,7 +12,7 @@ from miniinfer_cli.backends.cuda.loading.target_sections import sources_of
 from miniinfer_cli.backends.cuda.making.maker import make_program
 from miniinfer_cli.backends.cuda.making.sizes import other_sizes
 from miniinfer_cli.backends.cuda.models.foresight import Foresight
-from miniinfer_cli.ir import TensorType
+from miniinfer_cli.ir import StatePair, States, TensorType
 from tests.emulation.engine import open_emulated, plan_of
 from tests.graph_text import typed_graph
 
@@ -35,6 +35,14 @@ def test_one_named_dimension_after_the_other():
     assert ((4, 128, 64), (4, 7)) in shapes
     assert ((4, 10, 64), (4, 7)) not in shapes
     assert len(shapes) == len(set(shapes)) == 23  # 11 other batches, 12 other lengths
+
+
+def test_new_tokens_of_a_cache_come_in_its_buckets():
+    graph = typed_graph("graph main(x: f32[batch,seq]) {\n  y = Relu(x)\n  return y\n}")
+    graph.states = States((StatePair("past", "present", 2),), capacity=99, length="length", tokens="seq", buckets=(1, 16))
+    shapes = [types[0].shape for types in other_sizes(graph, types_of(graph, 1, 16))]
+    assert [s for s in shapes if s[0] == 1] == [(1, 1)]
+    assert {s[1] for s in shapes if s[0] != 1} == {16}
 
 
 def test_a_graph_of_fixed_shapes_has_no_other_sizes():

@@ -11,10 +11,11 @@ _MOST_NAMES = 2  # dimensions that are varied: the batch and the sequence, as a 
 
 
 def other_sizes(graph: Graph, inputs: Sequence[Type | None]) -> Iterator[list[Type | None]]:
-    """The input types with one named dimension after the other at other sizes."""
+    """The input types with one named dimension after the other at other sizes; new tokens of a cache come in its buckets alone."""
     sizes = _sizes(graph, inputs)
     for name in list(sizes)[:_MOST_NAMES]:
-        for size in _LADDER:
+        states = graph.states
+        for size in _LADDER if states is None or states.tokens != name else states.buckets:
             if size != sizes[name]:
                 yield [_at(v.type, t, {**sizes, name: size}) for v, t in zip(graph.inputs, inputs, strict=True)]
 
