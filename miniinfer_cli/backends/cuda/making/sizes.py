@@ -11,7 +11,7 @@ _MOST_NAMES = 2  # dimensions that are varied: the batch and the sequence, as a 
 
 
 def other_sizes(graph: Graph, inputs: Sequence[Type | None]) -> Iterator[list[Type | None]]:
-    """The input types with one named dimension after the other at other sizes; new tokens of a cache come in its buckets alone."""
+    """The input types with one named dimension after the other at other sizes; new tokens of a cache come in its buckets."""
     sizes = _sizes(graph, inputs)
     for name in list(sizes)[:_MOST_NAMES]:
         states = graph.states
