@@ -425,3 +425,21 @@ def test_a_plan_whose_states_do_not_fit_is_refused(change, tmp_path):
     write_plan(plan, tmp_path / "m.plan")
     with read_plan(tmp_path / "m.plan") as wrong, pytest.raises(PlanFileError, match="the states of the plan"):
         load(wrong, "cpu")
+
+
+def test_nothing_is_made_after_the_first_tokens(opened):
+    engine, token = opened(group_query_attention()), {"input_ids": np.array([[3]])}
+
+    def counts() -> list[object]:
+        stats = engine.stats()
+        return [stats["programs_made"], stats.get("cuda_graphs"), stats.get("device_allocations")]
+
+    with engine.create_context() as context:
+        context.run({"input_ids": tokens(1, 5)})
+        for _ in range(6):  # each I/O slot: as it is, captured, replayed
+            context.run(token)
+        before = counts()
+        for _ in range(CAPACITY - 11):
+            context.run(token)
+        assert counts() == before
+        assert before[0] == 2
