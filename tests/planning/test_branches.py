@@ -61,5 +61,5 @@ def test_none_that_fit():
     assert placed.lines() == [
         "On a GPU: not known before a run: the optimal sizes (N = 3) do not go through the model:"
         " none of the branches that small inputs may choose fit these sizes;"
-        " build with sizes that do, --opt-shapes x:N, to see it"
+        " build with sizes that do, opt_shapes of x:N, to see it"
     ]
