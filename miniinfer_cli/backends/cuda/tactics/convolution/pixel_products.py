@@ -53,7 +53,7 @@ def _favoured(conv: Convolution, target: Target, table: ConvolutionHeuristic = C
     product, extra = found
     if _favours_few(conv, product, target, table):
         return WAY
-    if product.m < MANY_PIXELS.large_rows:
+    if product.m < MANY_PIXELS.large_rows or not conv.dtype.is_half:  # as TF32 ResNet-50 takes 3.38 ms for 3.36
         return ""
     library_us = table.library_us(conv, activated=activated)
     return LARGE if least_us(product, target, extra) < table.many_gain * library_us else ""

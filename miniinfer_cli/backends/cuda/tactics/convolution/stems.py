@@ -136,7 +136,7 @@ def stem_region_tactics(
 def prefers_stem(conv: Convolution, io: ConvolutionOperands, target: Target, table: ConvolutionHeuristic = CONVOLUTIONS) -> bool:
     """True where that is to take less time than the library, which has no fast kernels for so few channels."""
     stem = _stem_of(conv, io)
-    if stem is None or target.arch != table.pixel_arch or not (conv.dtype.is_half or target.tf32):
+    if stem is None or target.arch != table.pixel_arch or not conv.dtype.is_half:
         return False
     product = stem.product(Finish())
     if product.m < table.least_stem_pixels or product.n % 8:
