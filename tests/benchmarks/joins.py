@@ -217,7 +217,7 @@ class Replays:
     def __init__(self, engine: Any, batch: int, closing: ExitStack) -> None:
         random = np.random.default_rng(0)
         shapes = {b.name: [batch if isinstance(d, str) else d for d in b.shape] for b in engine.inputs}
-        self._arrays = engine.check({b.name: random.standard_normal(shapes[b.name]).astype(b.dtype) for b in engine.inputs})
+        self._arrays = engine.check({b.name: _contents(random, shapes[b.name], b.dtype) for b in engine.inputs})
         self.program = engine.program(self._arrays)
         context = closing.enter_context(engine.create_context())
         self.results = context.run_arrays(self._arrays)
@@ -230,6 +230,12 @@ class Replays:
         pending = self._context.replay(self.program, self._arrays, timed=True)
         pending.wait()
         return float(pending.times_ms[1]) * 1e3
+
+
+def _contents(random: np.random.Generator, shape: Sequence[int], dtype: Any) -> np.ndarray:
+    """Normal floats; integers are 0 or 1, as masks and types of tokens are: of a 3 in a mask become infinities, and NaN."""
+    whole = np.issubdtype(dtype, np.integer)
+    return (random.integers(0, 2, shape) if whole else random.standard_normal(shape)).astype(dtype)
 
 
 def interleaved(runs: Sequence[Replays], rounds: int) -> list[list[float]]:
