@@ -30,7 +30,7 @@ def _plan_flags(command: flags.Command) -> flags.Command:
     @functools.wraps(command)
     def with_options(
         *args: Any, device: str, threads: int | None, max_batch: int | None, batch_sizes: tuple[int, ...] | None,
-        max_delay_ms: float, contexts: int | None, max_queue: int, priorities: int, warm_up: bool, copy_threads: int | None,
+        max_delay_ms: float, contexts: int | None, max_queue: int, priorities: int, warm_up: bool, copy_threads: int,
         bounds: Mapping[str, Any], gpu: DeviceOptions, limits: dict[str, int], **kwargs: Any,
     ) -> Any:  # fmt: skip
         engine = replace(gpu, threads=threads, limits=limits, **bounds)
@@ -49,8 +49,8 @@ def _plan_flags(command: flags.Command) -> flags.Command:
                      help="Let a request wait so long for others of its batch, even where nothing is computed."),
         click.option("--contexts", type=click.IntRange(1, _MOST_LEVELS), metavar="N",
                      help="Batches computed side by side; 1 on a CPU and 2 on a GPU by default."),
-        click.option("--copy-threads", type=click.IntRange(0, _MOST_LEVELS), metavar="N",
-                     help="Help to put large batches together; by default none on a CPU, else as there are processors."),
+        click.option("--copy-threads", type=click.IntRange(0, _MOST_LEVELS), default=0, show_default=True, metavar="N",
+                     help="Threads that help to put large batches together."),
         click.option("--max-queue", type=click.IntRange(1, _MOST), default=1024, show_default=True, metavar="N",
                      help="Requests of a plan that wait at most; more are refused, by status 503."),
         click.option("--priorities", type=click.IntRange(1, _MOST_LEVELS), default=3, show_default=True, metavar="N",

@@ -22,7 +22,7 @@ class PlanOptions:
     contexts: int | None = None
     priorities: int = 3
     warm_up: bool = True
-    copy_threads: int | None = None
+    copy_threads: int = 0
     engine: DeviceOptions = DEFAULT_OPTIONS
 
 

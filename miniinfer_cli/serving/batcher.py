@@ -15,7 +15,7 @@ from miniinfer_cli.runtime.at_once import at_once
 from miniinfer_cli.runtime.calls import OneOfAKind
 from miniinfer_cli.serving.assembling import Assembler
 from miniinfer_cli.serving.batch_sizes import BatchSizes, choose_sizes
-from miniinfer_cli.serving.copying import Copiers, copiers_by_itself
+from miniinfer_cli.serving.copying import Copiers
 from miniinfer_cli.serving.desk import Desk, DeviceTally
 from miniinfer_cli.serving.layout import BatchedEngine, find_layout, layout_alone
 from miniinfer_cli.serving.request import BatchedFuture
@@ -48,8 +48,7 @@ class Batcher(OneOfAKind):
     for ``raise_after_ms`` counts as one level higher. ``pad``: sizes by dimension that requests are padded to, so that they share
     batches, with zeros or ``pad_values`` by input.
 
-    ``copy_threads`` help to put large batches together: none where the engine computes on the processors, else by default up to
-    three, a quarter of the processors at most.
+    ``copy_threads``: threads that help to put batches of 2 MiB and more together.
 
     ``alone``: each request is computed by itself, in the order of priorities, for plans without a batch.
 
@@ -76,7 +75,7 @@ class Batcher(OneOfAKind):
         raise_after_ms: float = 100.0,
         devices: Devices | None = None,
         alone: bool = False,
-        copy_threads: int | None = None,
+        copy_threads: int = 0,
     ) -> None:
         for name, value in (
             ("max_batch", max_batch),
@@ -86,7 +85,7 @@ class Batcher(OneOfAKind):
         ):
             if value is not None or name not in ("max_batch", "contexts"):
                 _expect_count(name, value)
-        if copy_threads is not None and (type(copy_threads) is not int or copy_threads < 0):
+        if type(copy_threads) is not int or copy_threads < 0:
             raise UsageError(
                 f"copy_threads: expected a whole number from 0 on, got {copy_threads!r}", hint="copy_threads=0: none"
             )
@@ -109,8 +108,6 @@ class Batcher(OneOfAKind):
         self._blocks = overload == "block"
         self._desk = Desk(Waiting(sizes, priorities, self._delay_s, raise_after_ms / 1e3), max_queue)
         count = contexts or (1 if engine.device == "cpu" else 2)
-        if copy_threads is None:
-            copy_threads = 0 if engine.device == "cpu" else copiers_by_itself()
         copiers = Copiers(copy_threads)
         self._staff = Staff(self._desk, copiers)
         try:

@@ -1,6 +1,5 @@
 """Rows copied one behind another by several threads: one processor copies 10 GB/s, and a GPU computes faster than that."""
 
-import os
 import threading
 from collections.abc import Sequence
 from queue import Empty, SimpleQueue
@@ -13,13 +12,6 @@ from miniinfer_cli.ir import Array
 from miniinfer_cli.shortage import start_thread
 
 _LEAST_NBYTES = 1 << 20  # that a thread is woken for: less takes as long as waking it
-_MOST_BY_ITSELF = 3
-_PROCESSORS_EACH = 4
-
-
-def copiers_by_itself() -> int:
-    """How many there are where nobody says: few beside the processors, which have others to serve."""
-    return min(_MOST_BY_ITSELF, len(os.sched_getaffinity(0)) // _PROCESSORS_EACH)
 
 
 class Copiers:
