@@ -119,8 +119,8 @@ def test_an_input_from_a_file(miniinfer, plan, model, tmp_path):
 def test_devices_of_each_side(miniinfer, plan):
     on_cpu, emulated = opening.load_model, load_emulated()
 
-    def load_either(graph, device, options, recorded):
-        return (on_cpu if device == "cpu" else emulated)(graph, device, options, recorded)
+    def load_either(graph, device, *others):
+        return (on_cpu if device == "cpu" else emulated)(graph, device, *others)
 
     with mock.patch.object(opening, "load_model", load_either):
         outcome = miniinfer("compare", plan, plan, *CPU, "--device-b", "cuda:0")

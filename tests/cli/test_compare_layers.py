@@ -79,8 +79,8 @@ def test_what_agrees_diverges_nowhere_whatever_its_layout(miniinfer, files):
 def test_on_a_gpu(miniinfer, files):
     on_cpu, emulated = opening.load_model, load_emulated()
 
-    def load_either(graph, device, options, recorded):
-        return (on_cpu if device == "cpu" else emulated)(graph, device, options, recorded)
+    def load_either(graph, device, *others):
+        return (on_cpu if device == "cpu" else emulated)(graph, device, *others)
 
     from miniinfer_cli.cli import compare_layers as command
 

@@ -20,7 +20,6 @@ from miniinfer_cli.backends.cuda.loading.target_sections import read_stored, sou
 from miniinfer_cli.backends.cuda.making.maker import make_program
 from miniinfer_cli.backends.cuda.models.model import CudaModel
 from miniinfer_cli.backends.cuda.tuning.candidates import collect_sites
-from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.devices import opening
 from miniinfer_cli.devices.placement import optimal_types
 from miniinfer_cli.errors import MiniinferError
@@ -115,8 +114,8 @@ class _Functions(EmulatedFunctions):
 def emulated_devices() -> Iterator[None]:
     """While it lasts, a device of any name is an emulated one of its own."""
 
-    def load(graph: Graph, name: str, options: DeviceOptions, recorded: Mapping[str, Any]) -> CudaModel:
-        return load_emulated(EmulatedDevice(), functions=_Functions())(graph, name, options, recorded)
+    def load(graph: Graph, *others: Any) -> CudaModel:
+        return load_emulated(EmulatedDevice(), functions=_Functions())(graph, *others)
 
     with mock.patch.object(opening, "load_model", load):
         yield
