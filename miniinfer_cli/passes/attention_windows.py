@@ -59,16 +59,15 @@ def placed(graph: Graph, steps: Sequence[Placed], scores: Value, before: Node) -
         for s, m in zip(steps, masks, strict=True)
         if m is not None
     ]
-    return told, Back(inner, groups, shape)
+    return told, Back(inner, groups)
 
 
 @dataclass(frozen=True, slots=True)
 class Back:
-    """From a mask of the view ``inner``, whose axes in front are these ``groups``, to one of scores of ``shape``."""
+    """From a mask of the view ``inner`` to one of scores that have an axis for each of these ``groups`` of its own."""
 
     inner: Value
     groups: list[list[Dim]]
-    shape: tuple[Dim, ...]
 
     def come(self, graph: Graph, mask: Value, before: Node) -> Value:
         """The mask, repeated along a group of axes where it tells some of them apart."""
