@@ -330,6 +330,20 @@ graph main(x: f16[2,7,16], z: f16[2,1,16]) {
     assert [s.tactic for s in program.steps if s.kind == "Concat"] == ["copies of views"] * 2
 
 
+def test_a_piece_that_is_turned_is_turned_by_itself() -> None:
+    text = """
+graph main(x: f16[2,16,24], z: f16[2,3,16]) {
+  p = Neg(x)
+  a = Transpose(p) {perm=[0, 2, 1]}
+  d = Neg(z)
+  c = Concat(a, d) {axis=1}
+  y = Neg(c)
+  return y
+}
+"""
+    assert kinds(run(text)) == ["Neg", "Transpose", "Neg", "Concat", "Neg"]
+
+
 def test_moved_and_repeated_pieces_are_read_through_strides() -> None:
     text = """
 graph main(x: f32[2,1,20,96]) {
