@@ -36,7 +36,7 @@ class Built:
     ``seconds`` maps each stage to its time; ``nodes`` counts before and after.
     ``notes``: what is formally wrong with the model but was taken as meant, which is in the plan's metadata, too; and what of
     constants would take too long to fold.
-    ``kept``: the nodes that keep f32 in a build in 16 bits, and the products that do where these are of 8 bits; ``quantized``:
+    ``kept``: the nodes that keep f32 in a build in 16 bits, else the products that do where others are of 8 bits; ``quantized``:
     what became of the latter.
     """
 
@@ -125,8 +125,10 @@ def build_plan(
     if numerics is not None:
         expect_done(graph, numerics)
     clock.start("freeze")
-    recorded = _recorded(options) | recorded_precision(numerics, options.keep_fp32, options.io_types)
-    recorded |= recorded_integers(done, asked, options.keep_float)
+    recorded = _recorded(options) | recorded_integers(done, asked, options.keep_float)
+    recorded |= recorded_precision(numerics, options.keep_fp32, options.io_types)
+    if done is not None and numerics is not None:
+        recorded |= {"precision": done.told, "half": str(numerics.half)}
     plan = freeze(graph, metadata=metadata, ranges=ranges, options=recorded, passes=_fired(report))
     if compile_into is not None:
         clock.start("compile")

@@ -187,6 +187,7 @@ def command(
         document = _document(built, model, target, verification, placement, ranges)
         document["layers"] = None if growth is None else growth.to_json()
         document["precision"] = quantizing.told or precision
+        document["half"] = precision if quantizing.told else None
         document["kept_fp32"] = describe_kept(built.kept)
         document["best"] = None if found_best is None else describe_best(found_best)
         document["kept_fp32_search"] = None if searched is None else searched.to_json()
@@ -239,10 +240,10 @@ def _print_report(
     printer.line(f"Nodes: {before} -> {after}")
     for sizes in ranges:
         printer.line(f"Dimension: {sizes}")
+    if built.quantized is not None:
+        print_quantized(printer, built, precision or "f32")
     if precision is not None:
         print_kept(printer, built, precision)
-    elif built.quantized is not None:
-        print_quantized(printer, built)
     printer.line("Time: " + ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in built.seconds.items()))
     for line in placement.lines():
         printer.line(as_flags(line))

@@ -108,12 +108,13 @@ def print_kept(printer: Printer, built: Built, precision: str) -> None:
     print_kept_nodes(printer, built.kept)
 
 
-def print_kept_nodes(printer: Printer, kept: Sequence[KeptNode]) -> None:
-    """The first nodes that keep f32, and why."""
+def print_kept_nodes(printer: Printer, kept: Sequence[KeptNode], kind: str = "f32") -> None:
+    """The first nodes that keep this type, and why."""
     if kept:
-        printer.table(("node", "operation", "why it keeps f32"), [(k.node, k.op, k.reason) for k in kept[:_SHOWN]])
+        printer.table(("node", "operation", f"why it keeps {kind}"), [(k.node, k.op, k.reason) for k in kept[:_SHOWN]])
     if len(kept) > _SHOWN:
-        printer.line(f"... and {len(kept) - _SHOWN} more (miniinfer inspect PLAN lists all)")
+        listed = " (miniinfer inspect PLAN lists all)" if kind == "f32" else ""
+        printer.line(f"... and {len(kept) - _SHOWN} more{listed}")
 
 
 def describe_kept(kept: Sequence[KeptNode]) -> list[dict[str, Any]]:
@@ -122,12 +123,13 @@ def describe_kept(kept: Sequence[KeptNode]) -> list[dict[str, Any]]:
 
 
 def print_recorded(printer: Printer, options: Mapping[str, Any]) -> None:
-    """What a plan records of a build in 16 bits: nothing for one that was not, nor for what is not as we write it."""
-    precision, kept = options.get("precision"), options.get("kept_fp32")
+    """What a plan records of a build in fewer bits: nothing for one that was not, nor for what is not as we write it."""
+    precision, kept, half = options.get("precision"), options.get("kept_fp32"), options.get("half")
     if not isinstance(precision, str) or not isinstance(kept, (list, tuple)):
         return
     one = len(kept) == 1
-    printer.section(f"Element types: {precision}, {len(kept)} node{'s' * (not one)} keep{'s' * one} f32")
+    both = f" and {half}" if isinstance(half, str) else ""
+    printer.section(f"Element types: {precision}{both}, {len(kept)} node{'s' * (not one)} keep{'s' * one} f32")
     rows = [[str(k.get(key, "")) for key in ("node", "op", "reason")] for k in kept if isinstance(k, Mapping)]
     if rows:
         printer.table(("node", "operation", "why it keeps f32"), rows)

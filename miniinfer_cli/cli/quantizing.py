@@ -107,17 +107,17 @@ def search_float(printer: Printer, source: Any, options: BuildOptions) -> KeepSe
     return KeepSearch("--keep-float", "Products that have to keep f32", found, given)
 
 
-def print_quantized(printer: Printer, built: Built) -> None:
-    """How many products multiply numbers of 8 bits, and which keep f32, and why."""
+def print_quantized(printer: Printer, built: Built, rest: str) -> None:
+    """How many products multiply numbers of 8 bits, and which do not, but are as the ``rest`` of the nodes, and why."""
     done = built.quantized
     assert done is not None
     printer.section(f"Element types: {done.told}")
     kept, count = done.kept, done.products
     verb = ("has" if count == 1 else "have") if done.weights else "multiplies" if count == 1 else "multiply"
-    printer.line(f"Products: {count} {verb} {done.told}, {len(kept)} keep{'s' * (len(kept) == 1)} f32")
+    printer.line(f"Products: {count} {verb} {done.told}, {len(kept)} keep{'s' * (len(kept) == 1)} {rest}")
     if done.smoothed:
         printer.line(f"Smoothed: {done.smoothed} value{'s' * (done.smoothed != 1)}, channel by channel")
-    print_kept_nodes(printer, kept)
+    print_kept_nodes(printer, kept, rest)
 
 
 def expect_samples(quantizing: Quantizing) -> None:

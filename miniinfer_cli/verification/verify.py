@@ -192,7 +192,8 @@ def _allowed(type: Type | None, origin: Origin, tf32: bool) -> float:
 
 def half_of(plan: Plan) -> DType | None:
     """The 16-bit type that a build stored f32 in; None for one that did not."""
-    word = plan.report.options.get("precision")
+    options = plan.report.options
+    word = options.get("half", options.get("precision"))
     return DType(word) if word in (DType.F16, DType.BF16) else None
 
 

@@ -3,7 +3,9 @@
 import json
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 import miniinfer_cli
 from miniinfer_cli.errors import UsageError
@@ -79,6 +81,30 @@ def test_a_folder_a_cache_and_the_report(miniinfer, tmp_path, digits):
     assert "Products: 2 multiply fp8, 2 keep f32" in kept.out
     searched = miniinfer("build", DIGITS, "--dry-run", *flags, "--keep-float", "auto")
     assert searched.code == 0 and "=== Products that have to keep f32 ===\nFound: 0 nodes" in searched.out
+
+
+def test_what_does_not_multiply_them_is_of_16_bits(miniinfer, tmp_path):
+    random = np.random.default_rng(1)
+    model, plan, samples = tmp_path / "m.onnx", tmp_path / "m.plan", tmp_path / "x.npy"
+    x, y, z = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [4, size]) for name, size in (("x", 32), ("y", 16), ("z", 32))
+    )
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], name="fc"), helper.make_node("Tanh", ["x"], ["z"], name="tanh")]
+    weight = numpy_helper.from_array(random.standard_normal((32, 16)).astype(np.float32), "w")
+    graph = helper.make_graph(nodes, "two", [x], [y, z], [weight])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), model)
+    np.save(samples, random.standard_normal((12, 32)).astype(np.float32))
+    flags = ("--fp8", "--fp16", "--calibrate", samples)
+    outcome = miniinfer("build", model, "-o", plan, *flags, "--verify", "--json", tmp_path / "j")
+    assert outcome.code == 0, outcome.err
+    assert "=== Element types: fp8 ===\nProducts: 1 multiplies fp8, 0 keep f16\n=== Element types: f16 ===\n" in outcome.out
+    document = json.loads((tmp_path / "j").read_text())
+    assert (document["precision"], document["half"]) == ("fp8", "f16")
+    allowed = {o["name"]: o["tolerance"] for o in document["verification"]["outputs"]}
+    assert allowed == {"y": 0.2, "z": 1e-2}  # z is of f16, and of no product
+    with open_plan(plan) as opened:
+        assert (opened.report.options["precision"], opened.report.options["half"]) == ("fp8", "f16")
+    assert "=== Element types: fp8 and f16, 0 nodes keep f32 ===" in miniinfer("inspect", plan).out
 
 
 def test_what_is_refused(miniinfer, tmp_path):
