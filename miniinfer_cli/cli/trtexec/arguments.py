@@ -77,9 +77,6 @@ class Arguments:
             return told
         if self.on("int8") and self.on("fp8"):
             told.append("--int8 changes nothing beside --fp8: one type of 8 bits is taken")
-        if self.on("int8", "fp8") and self.on("fp16", "bf16"):
-            beside = "--fp8" if self.on("fp8") else "--int8"
-            told.append(f"--fp16 and --bf16 change nothing beside {beside}: what is not of 8 bits keeps f32")
         if self.on("calib") and not self.on("int8", "fp8", "best"):
             told.append("--calib changes nothing without --int8, --fp8 or --best")
         if self.on("layerPrecisions") and not self.on("fp16", "bf16", "int8", "fp8", "best"):

@@ -18,7 +18,7 @@ def _permitted(options: Options) -> str:
     """The types that may be taken."""
     if options.best:
         return "FP32+FP16+BF16" + ("+INT8+FP8" if options.scales else "")
-    return f"FP32+{options.format.upper()}" if options.scales else _PRECISIONS[options.precision]
+    return _PRECISIONS[options.precision] + (f"+{options.format.upper()}" if options.scales else "")
 
 
 def print_options(log: Log, options: Options) -> None:

@@ -160,7 +160,7 @@ def options_of(arguments: Arguments, dialect: Dialect) -> Options:
         opt_shapes=shapes["optShapes"],
         max_shapes=shapes["maxShapes"],
         shapes=shapes["shapes"],
-        precision=None if scales or best else "f16" if arguments.on("fp16") else "bf16" if arguments.on("bf16") else None,
+        precision=None if best else "f16" if arguments.on("fp16") else "bf16" if arguments.on("bf16") else None,
         best=best,
         format=format,
         scales=scales,

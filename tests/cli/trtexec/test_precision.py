@@ -43,14 +43,17 @@ def test_what_cannot_be_narrowed_is_built_without(miniinfer, tmp_path, weight, t
 def test_integers_by_the_scales_of_a_file(miniinfer, tmp_path):
     random = np.random.default_rng(0)
     model, plan, scales = tmp_path / "m.onnx", tmp_path / "m.plan", tmp_path / "scales.cache"
-    onnx.save(product(random.standard_normal((32, 16)).astype(np.float32)), model)
+    activated = product(random.standard_normal((32, 16)).astype(np.float32))
+    activated.graph.node[0].output[0] = "p"
+    activated.graph.node.append(helper.make_node("Tanh", ["p"], ["y"], name="tanh"))
+    onnx.save(activated, model)
     samples = [random.standard_normal((2, 32)).astype(np.float32) for _ in range(4)]
     build(model, int8=True, calibrate=samples, calibration_cache=scales)
     outcome = miniinfer("trtexec", f"--onnx={model}", f"--saveEngine={plan}", "--int8", "--fp16", f"--calib={scales}")
     assert outcome.code == 0, outcome.err
-    assert "Precision: FP32+INT8" in outcome.out and "--fp16 and --bf16 change nothing beside --int8" in outcome.err
+    assert "Precision: FP32+FP16+INT8" in outcome.out and "[W] f16" not in outcome.err
     with open_plan(plan) as opened:
-        assert opened.report.options["precision"] == "int8"
+        assert (opened.report.options["precision"], opened.report.options["half"]) == ("int8", "f16")
     kept = miniinfer("trtexec", f"--onnx={model}", "--int8", f"--calib={scales}", "--layerPrecisions=product:fp32")
     assert kept.code == 1 and "no product of the model can multiply integers" in kept.err
     onnx.save(product(np.full((32, 16), np.inf, np.float32)), model)
