@@ -107,3 +107,9 @@ def test_channels_of_nothing_but_zeros_stay():
 def test_what_is_left_alone(body, end, result):
     _, _, names, _ = smoothed(body, end, result=result)
     assert "a" not in names
+
+
+def test_a_value_of_nothing_but_zeros_is_not_counted():
+    graph = read_graph(f"graph main(x: f32[5,4]) {{ {W} {NORM} a = LayerNormalization(x, g, b) y = MatMul(a, w) return y }}")
+    found = smoothable(graph, choose_quantized(graph, KeepFloat()))
+    assert smooth_activations(graph, found, {one.value.name: np.zeros(4, np.float32) for one in found}, 0.5) == 0 < len(found)

@@ -60,6 +60,7 @@ def smooth_activations(graph: Graph, found: Collection[Smoothable], maxima: Mapp
     ``maxima``: the largest magnitudes of each channel, by the name of the value. A channel that is always 0, or whose weights
     are, stays as it is.
     """
+    fired = 0
     for one in found:
         rows = [_weights(p).magnitudes([output_axis(p)]).largest.reshape(-1) for p in one.products]
         weights, values = np.max(rows, axis=0).astype(np.float64), maxima[one.value.name].astype(np.float64)
@@ -79,7 +80,8 @@ def smooth_activations(graph: Graph, found: Collection[Smoothable], maxima: Mapp
                 graph.set_inputs(product, [divided, *product.inputs[1:]])
         for product in one.products:
             _scale(graph, product, 1, 1 - output_axis(product), factors, np.multiply)
-    return len(found)
+        fired += 1
+    return fired
 
 
 def _multiplies_rows(node: Node, value: Value) -> bool:
