@@ -36,7 +36,7 @@ def best_flags(command: flags.Command) -> flags.Command:
     def with_best(*args: Any, best: bool, best_device: str | None, best_tolerance: float | None, **kwargs: Any) -> Any:
         for flag, given in (("--best-device", best_device), ("--best-tolerance", best_tolerance)):
             if given is not None and not best:
-                raise UsageError(f"{flag} is for --best, which is not asked for")
+                raise UsageError(f"{flag} is for --best, which is not asked for", hint="give --best")
         if best_device is not None:
             try:
                 expect_device(best_device)

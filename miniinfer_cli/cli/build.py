@@ -110,7 +110,8 @@ def command(
     """Build the ONNX file MODEL into a plan."""
     source = model_source(model)
     target = _target(model, source, output, dry_run)
-    expect_samples(quantizing)
+    if not best.wanted:
+        expect_samples(quantizing)
     written = [Output("--output", target, seekable=True), Output("--json", json_file, json=True)]
     written.append(Output("--calibration-cache", quantizing.cache, seekable=True))
     if tuning is not None:

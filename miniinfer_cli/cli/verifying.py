@@ -91,7 +91,7 @@ def verify_flags(command: flags.Command) -> flags.Command:
         given_flags = (("--verify-device", verify_device), ("--verify-shapes", verify_shapes), ("--input", inputs))
         for flag, given in (*given_flags, ("--per-layer", per_layer)):
             if given and not (verify or (searching and flag != "--per-layer")):
-                raise UsageError(f"{flag} is for --verify, which is not asked for")
+                raise UsageError(f"{flag} is for --verify, which is not asked for", hint="give --verify")
         if verify_device is not None:
             try:
                 expect_device(verify_device)

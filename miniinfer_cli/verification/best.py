@@ -13,6 +13,7 @@ import numpy as np
 from miniinfer_cli.backends.interface import DEFAULT_OPTIONS, DeviceOptions
 from miniinfer_cli.builder.building import Built, build_plan
 from miniinfer_cli.builder.calibration.cache import read_cache
+from miniinfer_cli.builder.calibration.calibrate import NO_DATA
 from miniinfer_cli.builder.calibration.data import reread, sampled_feeds
 from miniinfer_cli.builder.options import BuildOptions
 from miniinfer_cli.builder.precision import AUTO, HALVES
@@ -144,6 +145,14 @@ def _expect_free(options: BuildOptions) -> None:
             Wording("best takes no 'auto': name the nodes", flags="--best goes with no auto of --keep-fp32 and --keep-float"),
             hint="name the nodes that are to keep f32",
         )
+    for name in () if _has_scales(options) else ("keep_float", "smooth_quant"):
+        if getattr(options, name) not in (None, (), []):
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(
+                Wording(f"{name} is for int8 and fp8, which are not tried: there are no scales",
+                        flags=f"{flag} is for --int8 and --fp8, which --best does not try: there are no scales"),
+                hint=NO_DATA,
+            )  # fmt: skip
     if options.calibrate is not None and options.calibration_cache is not None:
         raise UsageError(
             Wording(
@@ -155,8 +164,12 @@ def _expect_free(options: BuildOptions) -> None:
 
 
 def _candidates(options: BuildOptions) -> tuple[str, ...]:
-    has_scales = options.calibrate is not None or options.calibration_cache is not None
-    return (*map(str, HALVES), *(FORMATS if has_scales else ()))
+    return (*map(str, HALVES), *(FORMATS if _has_scales(options) else ()))
+
+
+def _has_scales(options: BuildOptions) -> bool:
+    """Whether forms of 8 bits can be tried."""
+    return options.calibrate is not None or options.calibration_cache is not None
 
 
 def _as(options: BuildOptions, precision: str) -> BuildOptions:

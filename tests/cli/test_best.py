@@ -128,6 +128,9 @@ def test_what_does_not_go_together(miniinfer, tmp_path):
     for words, told in (
         (("--best", "--fp16"), "--best and --fp16 or --bf16 exclude each other"),
         (("--best", "--fp8", "--calibrate", "x"), "--best and --fp8 exclude each other"),
+        (("--best", "--int8"), "--best and --int8 exclude each other"),
+        (("--best", "--smooth-quant", "0.5"), "--smooth-quant is for --int8 and --fp8, which --best does not try"),
+        (("--best", "--keep-float", "Gemm"), "--keep-float is for --int8 and --fp8, which --best does not try"),
         (("--best", "--weight-only", "int4"), "--best and --weight-only exclude each other"),
         (("--best", "--keep-float", "auto"), "--best goes with no auto"),
         (("--best", "--calibrate", tmp_path, "--calibration-cache", "c"), "--calibration-cache holds those of one"),
