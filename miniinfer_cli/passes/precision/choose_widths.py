@@ -14,6 +14,7 @@ from miniinfer_cli.ops.half_floats import Bearing, bearing_of, coordinate_operan
 from miniinfer_cli.ops.inference import infer_node
 from miniinfer_cli.ops.pointwise import is_pointwise
 from miniinfer_cli.ops.registry import find
+from miniinfer_cli.ops.stored_numbers import dequantizing
 from miniinfer_cli.passes.operands import dims, scalar
 from miniinfer_cli.passes.precision.half_constants import loss_of
 
@@ -194,8 +195,7 @@ def _multiplies(node: Node) -> bool:
     """Whether a product's operands are numbers of 8 bits or fewer that are dequantized."""
     if not is_product(node.domain, node.op) or len(node.inputs) < 2:
         return False
-    sources = [None if v is None else v.producer for v in node.inputs[:2]]
-    stored = [s.inputs[0] for s in sources if s is not None and s.is_op("DequantizeLinear")]
+    stored = [s.inputs[0] for s in map(dequantizing, node.inputs[:2]) if s is not None]
     kinds = [v.type for v in stored if v is not None]
     return len(kinds) == 2 and all(isinstance(k, TensorType) and k.dtype.bits <= 8 for k in kinds)
 

@@ -29,11 +29,11 @@ def drop_inner_quantization(graph: Graph) -> int:
     return fired
 
 
-def _pair(node: Node | None) -> Node | None:
+def _pair(node: Node) -> Node | None:
     """The QuantizeLinear that ``node`` undoes; None where it undoes none."""
-    value = node.inputs[0] if node is not None and node.is_op("DequantizeLinear") else None
+    value = node.inputs[0] if node.is_op("DequantizeLinear") else None
     before = None if value is None else value.producer
-    if node is None or before is None or not before.is_op("QuantizeLinear") or not same_numbers(before, node):
+    if before is None or not before.is_op("QuantizeLinear") or not same_numbers(before, node):
         return None
     same = dtype_of_value(before.inputs[0]) is dtype_of_value(node.output)
     return before if same else None
