@@ -35,7 +35,9 @@ class NumberFormat:
         return self.dtype.is_float
 
 
+FP8_LARGEST = {DType.F8E4M3FN: 448.0, DType.F8E4M3FNUZ: 240.0, DType.F8E5M2: 57344.0, DType.F8E5M2FNUZ: 57344.0}
+"""The largest finite number of each type of 8-bit floats. Source: ONNX, float8 types."""
 INT8 = NumberFormat("int8", DType.I8, 127.0)
-FP8 = NumberFormat("fp8", DType.F8E4M3FN, 448.0)
+FP8 = NumberFormat("fp8", DType.F8E4M3FN, FP8_LARGEST[DType.F8E4M3FN])
 """OCP's E4M3: four bits of exponent, three of mantissa, no infinities. Source: OCP 8-bit Floating Point Specification 1.0."""
 FORMATS = {f.name: f for f in (INT8, FP8)}

@@ -8,15 +8,15 @@ from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, DType, Graph, Node, Sym, TensorType, Value, dtype_of, numpy_dtype
 from miniinfer_cli.ir.arrays import pack, unpack
 from miniinfer_cli.ir.dims import Undecided
+from miniinfer_cli.ir.quantization import FP8_LARGEST
 from miniinfer_cli.ops import symbolic
-from miniinfer_cli.ops.element_types import FP8, SUB_BYTE_INTEGERS
+from miniinfer_cli.ops.element_types import SUB_BYTE_INTEGERS
 from miniinfer_cli.ops.expansion import Expansion
 from miniinfer_cli.ops.numerics import is_half
 from miniinfer_cli.ops.registry import define
 from miniinfer_cli.ops.type_codes import code_of_dtype, dtype_of_code
 
 _NOT_CAST = frozenset({DType.C64, DType.C128})
-_LARGEST = {DType.F8E4M3FN: 448.0, DType.F8E4M3FNUZ: 240.0, DType.F8E5M2: 57344.0, DType.F8E5M2FNUZ: 57344.0}
 
 
 def infer_cast(x: TensorType, *, to: int, saturate: int = 1, round_mode: str = "up") -> TensorType:
@@ -67,8 +67,8 @@ def convert(x: Array, dtype: DType, *, saturate: bool = True, round_mode: str = 
             return to_f8e8m0(x, saturate=saturate, round_mode=round_mode)
         if dtype in SUB_BYTE_INTEGERS:
             x = x.astype(np.int64)  # ml_dtypes takes the low bits of integers only
-        if dtype in FP8 and saturate:
-            x = np.clip(x.astype(np.float32), -_LARGEST[dtype], _LARGEST[dtype])
+        if dtype in FP8_LARGEST and saturate:
+            x = np.clip(x.astype(np.float32), -FP8_LARGEST[dtype], FP8_LARGEST[dtype])
         return np.asarray(x).astype(numpy_dtype(dtype))
 
 

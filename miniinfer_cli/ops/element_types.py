@@ -3,10 +3,11 @@
 from engine_format.dtypes import DType
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import TensorType
+from miniinfer_cli.ir.quantization import FP8_LARGEST
 
 FLOATS = frozenset({DType.F64, DType.F32, DType.F16, DType.BF16})
 INTEGERS = frozenset({DType.I64, DType.I32, DType.I16, DType.I8, DType.U64, DType.U32, DType.U16, DType.U8})
-FP8 = frozenset({DType.F8E4M3FN, DType.F8E4M3FNUZ, DType.F8E5M2, DType.F8E5M2FNUZ})
+FP8 = frozenset(FP8_LARGEST)
 SUB_BYTE_INTEGERS = frozenset({DType.I4, DType.U4, DType.I2, DType.U2})
 NUMBERS = FLOATS | INTEGERS
 BOOL = frozenset({DType.BOOL})

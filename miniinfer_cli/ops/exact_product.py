@@ -8,11 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from engine_format.dtypes import DType
 from miniinfer_cli.ir import Array, dtype_of
-
-FP8_LARGEST: dict[DType, float] = {DType.F8E4M3FN: 448, DType.F8E4M3FNUZ: 240, DType.F8E5M2: 57344, DType.F8E5M2FNUZ: 57344}
-"""The largest finite value of each 8-bit floating-point type. Source: ONNX, float8 types."""
+from miniinfer_cli.ir.quantization import FP8_LARGEST
 
 
 def exact_float(terms: int, *operands: Array) -> type[np.floating[Any]]:

@@ -3,8 +3,7 @@
 from miniinfer_cli.backends.cuda.codegen.expressions.registry import Call, emits, literal
 from miniinfer_cli.backends.cuda.contract.types import c_type, computed_type
 from miniinfer_cli.ir import DType
-
-_LARGEST = {DType.F8E4M3FN: 448.0, DType.F8E4M3FNUZ: 240.0, DType.F8E5M2: 57344.0, DType.F8E5M2FNUZ: 57344.0}
+from miniinfer_cli.ir.quantization import FP8_LARGEST
 
 
 @emits("Cast", stored=True)
@@ -35,10 +34,10 @@ def converted(x: str, source: DType, target: DType, *, saturate: bool, mode: str
         return f"{x} != 0"
     if target is DType.F8E8M0:
         return f"to_f8e8m0((f64){x}, ROUND_{mode.upper()}, {'true' if saturate else 'false'})"
-    if target in _LARGEST:
+    if target in FP8_LARGEST:
         wide = f"(f32){x}"
         if saturate:
-            limit = literal(_LARGEST[target], DType.F32)
+            limit = literal(FP8_LARGEST[target], DType.F32)
             wide = f"math::minimum(math::maximum({wide}, -{limit}), {limit})"
         return f"narrow<{c_type(target)}>({wide})"
     if target.is_half:

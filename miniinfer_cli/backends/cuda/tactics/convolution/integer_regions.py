@@ -16,7 +16,7 @@ from miniinfer_cli.backends.cuda.tactics.convolution.convolutions import Convolu
 from miniinfer_cli.backends.cuda.tactics.convolution.folding import folding_of
 from miniinfer_cli.ir import Constant, DType, Node, TensorType, Value
 from miniinfer_cli.ir.parts import constant_within
-from miniinfer_cli.ops.exact_product import FP8_LARGEST
+from miniinfer_cli.ir.quantization import FP8_LARGEST
 from miniinfer_cli.ops.inference import Types, infer_graph
 from miniinfer_cli.ops.quantize import integer_range
 

@@ -18,8 +18,8 @@ from miniinfer_cli.backends.cuda.launching.grids import index_dtype, index_name,
 from miniinfer_cli.backends.cuda.tactics.products.integer_products import Factor, integer_tactics
 from miniinfer_cli.backends.cuda.tactics.products.products import NOTHING
 from miniinfer_cli.ir import DType, Graph, Value
+from miniinfer_cli.ir.quantization import FP8_LARGEST
 from miniinfer_cli.ops import insert
-from miniinfer_cli.ops.exact_product import FP8_LARGEST
 from miniinfer_cli.ops.type_codes import code_of_dtype
 
 
