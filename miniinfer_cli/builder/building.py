@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ def build_plan(
     options: BuildOptions,
     progress: Callable[[str], None] = lambda stage: None,
     compile_into: CompileInto | None = None,
-    imported: Callable[[Graph, Collection[str]], None] = lambda graph, constants: None,
+    imported: Callable[[Graph, Collection[str]], object] = lambda graph, constants: None,
 ) -> Built:
     """Builds ``model`` (a path, bytes or an onnx.ModelProto), and writes the plan when ``output`` is given.
 
@@ -130,16 +130,29 @@ def build_plan(
     if done is not None and numerics is not None:
         recorded |= {"precision": done.told, "half": str(numerics.half)}
     plan = freeze(graph, metadata=metadata, ranges=ranges, options=recorded, passes=_fired(report))
+    clock.stop()
+    notes = (*metadata.notes, *told, *note_unfolded(graph), *(() if numerics is None else notes_on(graph, numerics)))
+    kept = tuple(numerics.kept) if numerics is not None else done.kept if done is not None else ()
+    built = Built(plan, graph, report, clock.seconds, (before, len(graph)), notes, kept, done)
+    return finished(built, output, progress, compile_into)
+
+
+def finished(
+    built: Built,
+    output: str | Path | None,
+    progress: Callable[[str], None] = lambda stage: None,
+    compile_into: CompileInto | None = None,
+) -> Built:
+    """The same with compiled kernels, and written, as ``build_plan`` does it in the end; raises what that raises of these."""
+    clock, plan = _Clock(progress), built.plan
     if compile_into is not None:
         clock.start("compile")
-        plan = compile_into(plan, graph)
+        plan = compile_into(plan, built.graph)
     if output is not None:
         clock.start("write")
         _write(plan, Path(output), progress)
     clock.stop()
-    notes = (*metadata.notes, *told, *note_unfolded(graph), *(() if numerics is None else notes_on(graph, numerics)))
-    kept = tuple(numerics.kept) if numerics is not None else done.kept if done is not None else ()
-    return Built(plan, graph, report, clock.seconds, (before, len(graph)), notes, kept, done)
+    return replace(built, plan=plan, seconds={**built.seconds, **clock.seconds})
 
 
 def import_for(model: Any, options: BuildOptions) -> tuple[Graph, Collection[str], tuple[DimensionRange, ...]]:

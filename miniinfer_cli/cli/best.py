@@ -15,6 +15,7 @@ from miniinfer_cli.devices.models import expect_device
 from miniinfer_cli.errors import MiniinferError, UsageError
 from miniinfer_cli.runtime.cache_folder import cache_options
 from miniinfer_cli.verification.best import BestFound, find_best
+from miniinfer_cli.verification.keeping import ReadFeeds
 
 ESTIMATED = "no GPU is here, so times are estimates: the least that the steps take on one H200"
 _FLAGS = {"f32": "no flag", "f16": "--fp16", "bf16": "--bf16", "int8": "--int8", "fp8": "--fp8"}
@@ -55,11 +56,13 @@ def best_flags(command: flags.Command) -> flags.Command:
     )(with_best)  # fmt: skip
 
 
-def search_best(printer: Printer, source: Any, options: BuildOptions, best: Best, check: Check) -> BestFound:
-    """Builds the model in all types, on the samples, or the inputs of ``check``."""
+def search_best(
+    printer: Printer, source: Any, options: BuildOptions, best: Best, check: Check, read_feeds: ReadFeeds
+) -> BestFound:
+    """Builds the model in all types, on the samples, or the inputs that ``read_feeds`` gives."""
     with printer.stages() as stage:
         return find_best(
-            source, options, check.feeds, device=best.device, tolerance=best.tolerance, shapes=check.shapes, seed=check.seed,
+            source, options, read_feeds, device=best.device, tolerance=best.tolerance, shapes=check.shapes, seed=check.seed,
             device_options=DeviceOptions(**cache_options()), progress=stage,
         )  # fmt: skip
 

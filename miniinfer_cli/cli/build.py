@@ -1,6 +1,6 @@
 """``miniinfer build``: an ONNX model in, a plan out, with a report of what was done to it."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import click
 
 from engine_format.records import DimensionRange
 from miniinfer_cli.backends.interface import DeviceOptions
-from miniinfer_cli.builder.building import Built, build_plan
+from miniinfer_cli.builder.building import Built, build_plan, finished
 from miniinfer_cli.builder.options import BuildOptions
 from miniinfer_cli.builder.precision import AUTO
 from miniinfer_cli.builder.targets import targets_for
@@ -139,8 +139,15 @@ def command(
     )
     options = quantizing.added_to(options)
     searched, searched_float, found_best = None, None, None
+    compile_into = targets_for(archs, sign_key)
+    feeds: dict[str, Any] = {}
+
+    def read_feeds(graph: Graph, constants: Collection[str]) -> Mapping[str, Any]:
+        feeds.update(check.feeds(graph, constants))
+        return feeds
+
     if best.wanted:
-        found_best = search_best(printer, source, options, best, check)
+        found_best = search_best(printer, source, options, best, check, read_feeds)
         options = found_best.options
         precision, quantizing = options.precision, quantizing.chosen(options)
     if quantizing.searches:
@@ -149,14 +156,11 @@ def command(
     if AUTO in options.keep_fp32 and precision is not None:
         searched = search(printer, source, options, check)
         options = replace(options, keep_fp32=(*searched.given, *searched.found.nodes))
-    compile_into = targets_for(archs, sign_key)
-    feeds: dict[str, Any] = {}
-
-    def read_feeds(graph: Graph, constants: Collection[str]) -> None:
-        feeds.update(check.feeds(graph, constants))
-
     with printer.stages() as stage:
-        built = build_plan(source, target, options, stage, compile_into, read_feeds)
+        if found_best is not None:
+            built = finished(found_best.built, target, stage, compile_into)
+        else:
+            built = build_plan(source, target, options, stage, compile_into, read_feeds)
     placement = place_for_report(built.graph, {r.name: r for r in built.plan.ranges})
     ranges = all_ranges(built.graph, built.plan.ranges)
     if found_best is not None:

@@ -54,11 +54,13 @@ class Form:
 class BestFound:
     """The form that is fastest of those that may be taken, the ``options`` that build it, and all that were looked at.
 
-    ``device``: where times were measured; None where they are estimates for one H200. ``guessed``: inputs that were drawn.
+    ``built``: it, with nothing compiled or written (``building.finished``). ``device``: where times were measured; None where
+    they are estimates for one H200. ``guessed``: inputs that were drawn.
     """
 
     precision: str
     options: BuildOptions
+    built: Built
     forms: tuple[Form, ...]
     device: str | None
     guessed: tuple[str, ...]
@@ -115,7 +117,8 @@ def find_best(
             reason = f"output {off.name!r} is off by more than is allowed{f': {off.reason}' if off.reason else ''}"
         forms.append(Form(name, times.get(name), off, reason))
     taken = min((f for f in forms if not f.reason and f.time_ms is not None), key=lambda f: f.time_ms or 0.0, default=forms[0])
-    return BestFound(taken.precision, _as(options, taken.precision), tuple(forms), where, guessed)
+    own = _as(options, taken.precision)
+    return BestFound(taken.precision, own, built[taken.precision], tuple(forms), where, guessed)
 
 
 class _Given:

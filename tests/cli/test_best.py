@@ -12,6 +12,7 @@ from miniinfer_cli.builder.building import build_plan
 from miniinfer_cli.builder.options import BuildOptions
 from miniinfer_cli.devices.estimating import H200, estimated_ms
 from miniinfer_cli.errors import UsageError
+from miniinfer_cli.runtime.plan_files import open_plan
 from miniinfer_cli.verification import best
 from miniinfer_cli.verification.best import find_best
 from sample_models.demo import FOLDER
@@ -104,7 +105,8 @@ def test_with_no_gpu_times_are_the_least_of_one_h200():
     assert H200.peak_tflops(Rate(Unit.MATRIX, "i8")) == 1404
 
 
-def test_the_report_of_a_build(miniinfer, tmp_path):
+def test_the_report_of_a_build(miniinfer, tmp_path, monkeypatch):
+    monkeypatch.setattr("miniinfer_cli.cli.build.build_plan", None)  # the form that is taken is not built once more
     plan, folder = tmp_path / "d.plan", tmp_path / "samples"
     folder.mkdir()
     with np.load(FOLDER / "digits_test.npz") as file:
@@ -117,6 +119,8 @@ def test_the_report_of_a_build(miniinfer, tmp_path):
     assert found["device"] is None and [f["precision"] for f in found["forms"]] == ["f32", "f16", "bf16", "int8", "fp8"]
     assert f"Taken: {found['precision']} (" in outcome.out
     assert (document["precision"] or "f32") == found["precision"]
+    with open_plan(plan) as opened:
+        assert opened.report.options.get("precision", "f32") == found["precision"]
     strict = miniinfer(
         *("build", DIGITS, "--dry-run", "--best", "--calibrate", folder, "--best-device", "cpu", "--best-tolerance", "1e-9")
     )

@@ -11,7 +11,7 @@ from typing import Any
 from engine_format import Plan
 from engine_format.timing_cache import MAGIC as TIMING_MAGIC
 from miniinfer_cli.backends.interface import DeviceOptions
-from miniinfer_cli.builder.building import build_plan, import_for
+from miniinfer_cli.builder.building import Built, build_plan, finished, import_for
 from miniinfer_cli.builder.options import BuildOptions
 from miniinfer_cli.cli.batch_flag import batch_dimension
 from miniinfer_cli.cli.best import ESTIMATED, best_rows
@@ -58,10 +58,11 @@ def build(log: Log, options: Options, model: Path) -> Source:
     read = model_source(model)
     asked = _build_options(options, read)
     started = time.perf_counter()
-    if options.best:
-        asked = _best(log, options, read, asked)
     try:
-        built = build_plan(read, options.save, asked, log.detail)
+        if options.best:
+            built = finished(_best(log, options, read, asked), options.save, log.detail)
+        else:
+            built = build_plan(read, options.save, asked, log.detail)
     except ModelError as error:
         if asked.precision is None:
             raise
@@ -82,8 +83,8 @@ def build(log: Log, options: Options, model: Path) -> Source:
     return Source(built.plan if options.save is None else options.save, nbytes, seconds)
 
 
-def _best(log: Log, options: Options, model: Path | bytes, asked: BuildOptions) -> BuildOptions:
-    """The options with the element types that are fastest on the device, told form by form."""
+def _best(log: Log, options: Options, model: Path | bytes, asked: BuildOptions) -> Built:
+    """The model in the element types that are fastest on the device, told form by form."""
     device_options = DeviceOptions(**cache_options())
     found = find_best(model, asked, device=options.device, device_options=device_options, progress=log.detail)
     log.info(f"--best: times are measured on {found.device}" if found.device else f"--best: {ESTIMATED}")
@@ -91,7 +92,7 @@ def _best(log: Log, options: Options, model: Path | bytes, asked: BuildOptions) 
         error = f", off by {off} (allowed {allowed})" if off else ""
         log.info(f"--best: {precision}: {f'{ms} ms' if ms else 'not built'}{error}{f': {reason}' if reason else ''}")
     log.info(f"--best: {found.precision} is taken")
-    return found.options
+    return found.built
 
 
 def existing(path: Path) -> Source:
