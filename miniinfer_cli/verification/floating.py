@@ -123,7 +123,8 @@ class _Trial:
     def of(
         cls, model: Any, options: BuildOptions, device: str, device_options: DeviceOptions, progress: Callable[[str], None]
     ) -> "_Trial":
-        own = replace(options, keep_float=tuple(word for word in options.keep_float if word != AUTO))
+        keep = tuple(word for word in options.keep_float if word != AUTO)
+        own = replace(options, keep_float=keep, precision=None, keep_fp32=())  # what is not of 8 bits is of f32 here
         graph, _, ranges = import_for(model, own)
         asked = ask_for_integers(graph, own)
         assert asked is not None  # int8 or fp8 is asked for

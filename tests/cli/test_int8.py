@@ -166,6 +166,10 @@ def test_auto_finds_the_product_that_has_to_keep_f32(miniinfer, tmp_path):
     assert "The same again: --keep-float fc2" in outcome.out
     found = json.loads((tmp_path / "j").read_text())["keep_float_search"]
     assert found["nodes"] == ["fc2"] and found["relative_errors"]["y"] <= 0.1
+    both = miniinfer(
+        "build", model, "--dry-run", "--int8", "--bf16", "--calibrate", folder, "--keep-float", "auto", "--keep-fp32", "auto"
+    )
+    assert both.code == 0 and "=== Nodes that have to keep f32 ===" in both.out and "Products: 2 multiply int8" in both.out
     sound = find_float(spiked(1.0), BuildOptions(int8=True, calibrate=iter([X]), keep_float=("auto",)))
     assert sound.nodes == () and sound.outputs[0].relative < 0.1
     with pytest.raises(CheckFailed, match="did not suffice"):
