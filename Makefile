@@ -110,8 +110,8 @@ gpu-test: $(VENV)/.gpu  ## The tests that need an NVIDIA GPU; with one present, 
 parsers-test: $(VENV)/.parsers  ## Polygraphy drives `miniinfer trtexec`, runs --miniinfer, and reduces a model by `miniinfer build`
 	$(BIN)/python -m tests.parsers
 
-ray-test: $(VENV)/.servers/.done  ## Ray Data and Ray Serve on a local Ray: each row once, a poisoned request, clients that go, speed
-	PYTHONPATH=$(CURDIR) $(VENV)/.servers/bin/python -m pytest -q -s -o filterwarnings=ignore tests/ray_cluster
+ray-test: $(VENV)/.servers/.done  ## Ray Data and Ray Serve on a local Ray: each row once, a poisoned request, clients that go, Ray's own batching
+	PYTHONPATH=$(CURDIR) $(VENV)/.servers/bin/python -m pytest -q -o filterwarnings=ignore tests/ray_cluster
 
 servers-test: $(VENV)/.servers/.done  ## Plans in LitServe, KServe, FastAPI under gunicorn, and asyncio, as docs/ shows them
 	PYTHONPATH=$(CURDIR) $(VENV)/.servers/bin/python -m pytest -q -o filterwarnings=ignore tests/other_servers

@@ -1,10 +1,8 @@
-"""A plan behind Ray Serve: the protocol, handles, a request that fails alone, clients that go away, and speed."""
+"""A plan behind Ray Serve: the protocol, handles, a request that fails alone, clients that go away, and Ray's own batching."""
 
-import asyncio
 import http.client
 import json
 import socket
-import statistics
 import time
 
 import numpy as np
@@ -13,10 +11,9 @@ from ray import serve
 
 import miniinfer_cli
 from miniinfer_cli.integrations.ray import deployment
+from tests.ray_cluster.local import BATCH, DELAY_MS, rays_batching
 from tests.served_net import document, requests
 
-BATCH = 32
-DELAY_MS = 2.0
 WAIT_S = 30
 
 
@@ -103,46 +100,18 @@ def test_clients_that_go_away_leave_nothing_behind(handle, port):
     assert ask(port, "POST", "/v2/models/net/infer", document(one(1)))[0] == 200
 
 
-class Theirs:
-    """The same engine behind Ray's own batching."""
-
-    def __init__(self, path):
-        self.engine = miniinfer_cli.load(path, "cpu", threads=1)
-
-    @serve.batch(max_batch_size=BATCH, batch_wait_timeout_s=DELAY_MS / 1e3)
-    async def infer(self, given):
-        outputs = self.engine.run({name: np.concatenate([g[name] for g in given]) for name in given[0]})
-        return [{name: array[n : n + 1] for name, array in outputs.items()} for n in range(len(given))]
-
-
-def test_it_is_as_fast_as_rays_own_batching(handle, plan, port):
-    other = serve.deployment(Theirs, max_ongoing_requests=4 * BATCH).bind(str(plan))
-    others = serve.run(other, name="theirs", route_prefix="/theirs")
-    given = [one(n) for n in range(BATCH)]
-
-    def rate(target, count=120, at_once=3 * BATCH) -> float:
-        async def run() -> float:
-            places = asyncio.Semaphore(at_once)
-
-            async def call(number):
-                async with places:
-                    return await target.infer.remote(given[number % BATCH])
-
-            begun = time.perf_counter()
-            await asyncio.gather(*(call(n) for n in range(count)))
-            return count / (time.perf_counter() - begun)
-
-        return asyncio.run(run())
-
+def test_it_gives_what_rays_own_batching_does_and_both_put_batches_together(handle, plan):
+    others = serve.run(rays_batching(plan), name="theirs", route_prefix="/theirs")
+    before = handle.stats.remote().result(timeout_s=WAIT_S)
+    answers = []
     for target in (handle, others):
-        rate(target, 300)
-    ratios: list[float] = []
-    for turn in range(60):  # other work on the machine comes and goes: many short pairs, and no more than tell
-        order = [("a", handle), ("b", others)][:: 1 if turn % 2 else -1]
-        pair = {name: rate(target) for name, target in order}
-        ratios.append(pair["a"] / pair["b"])
-        if turn >= 15 and statistics.median(ratios) >= 0.95:
-            break
+        responses = [target.infer.remote(one(n % BATCH)) for n in range(4 * BATCH)]
+        answers.append([response.result(timeout_s=WAIT_S) for response in responses])
+    for ours, theirs in zip(*answers, strict=True):
+        np.testing.assert_allclose(ours["y"], theirs["y"], rtol=1e-5)
+        np.testing.assert_array_equal(ours["best"], theirs["best"])
+    after = handle.stats.remote().result(timeout_s=WAIT_S)
+    sizes = others.batch_sizes.remote().result(timeout_s=WAIT_S)
     serve.delete("theirs")
-    print(f"ours beside Ray's batching: {statistics.median(ratios):.3f} of {len(ratios)} pairs")
-    assert statistics.median(ratios) >= 0.95
+    assert after["rows"] - before["rows"] == sum(sizes) == 4 * BATCH
+    assert after["batches"] - before["batches"] < 4 * BATCH and len(sizes) < 4 * BATCH
