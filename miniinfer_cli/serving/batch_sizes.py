@@ -12,6 +12,7 @@ from miniinfer_cli.ir.dims import evaluate, names_in
 from miniinfer_cli.serving.layout import BatchedEngine, Layout
 from miniinfer_cli.wording import Wording, joined
 
+_SIZES = Wording("batch_sizes: ", flags="--batch-sizes: ")
 _DEFAULT_MOST = 32
 _EXACT = 8  # rows up to which every size has a program of its own
 _STEPS = 4  # to the octave beyond
@@ -74,7 +75,7 @@ def choose_sizes(engine: BatchedEngine, layout: Layout, max_batch: int | None, a
         raise UsageError(f"batch_sizes: expected whole numbers, got {asked!r}", hint="batch_sizes=[1, 8, 64]")
     if layout.fixed is not None:
         if asked is not None and tuple(asked) != (layout.fixed,):
-            raise UsageError(f"batch_sizes: the plan computes {layout.fixed} rows at a time", hint="leave it out")
+            raise UsageError(joined("", [_SIZES, f"the plan computes {layout.fixed} rows at a time"]), hint="leave it out")
         if max_batch not in (None, layout.fixed):
             hint = joined("", ["leave it out; or ", _REBUILD])
             told = f"{max_batch} is not {layout.fixed}, the fixed batch of the plan"
@@ -89,9 +90,11 @@ def choose_sizes(engine: BatchedEngine, layout: Layout, max_batch: int | None, a
         sizes = tuple(sorted(set(asked)))
         wrong = [s for s in sizes if not least <= s <= (max_batch or largest or math.inf)]
         if wrong or not sizes:
-            limit = f"max_batch={max_batch}" if max_batch is not None else str(allowed or "1 or more")
-            told = f"{wrong[0]} rows are not among those allowed ({limit})" if wrong else "expected at least one size"
-            raise UsageError(f"batch_sizes: {told}", hint="leave it out, and the plan decides")
+            limit = str(allowed or "1 or more")
+            if max_batch is not None:
+                limit = Wording(f"max_batch={max_batch}", flags=f"--max-batch {max_batch}")
+            texts = [f"{wrong[0]} rows are not among those allowed (", limit, ")"] if wrong else ["expected at least one size"]
+            raise UsageError(joined("", [_SIZES, *texts]), hint="leave it out, and the plan decides")
         return sizes
     ceiling = max_batch or largest or math.inf
     tuned = [s for s in tuned_sizes(engine, layout) if least <= s <= ceiling]

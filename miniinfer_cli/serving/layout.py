@@ -137,7 +137,7 @@ class Layout:
                 f"input {first!r}: a request of {rows} rows, and a batch has {most} at most",
                 hint=Wording(
                     "give the rows in several requests, or make the Batcher with a larger max_batch",
-                    flags="give a smaller --batch, or a larger --max-batch",
+                    flags="give the rows in several requests (profile: a smaller --batch), or a larger --max-batch",
                 ),
             )
         sizes: dict[str, int] = {}

@@ -13,6 +13,7 @@ from miniinfer_cli.devices.tuning import TuningOptions, tune_plan
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.serving.batch_sizes import BatchSizes, choose_sizes, tuned_sizes
 from miniinfer_cli.serving.layout import find_layout
+from miniinfer_cli.wording import as_flags
 from tests.backends.cuda.tuning.fake_clock import FakeClock
 from tests.emulation.engine import load_emulated, open_emulated, plan_of
 from tests.serving.staged import open_cpu
@@ -53,6 +54,20 @@ def test_sizes_are_within_the_plans_range():
 def test_sizes_that_the_plan_does_not_take(options, message):
     with pytest.raises(UsageError, match=message):
         chosen(ranges=[DimensionRange("n", 2, 4, 6)], **options)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        (NET, {"asked": [5], "max_batch": 4}, "--batch-sizes: 5 rows are not among those allowed (--max-batch 4)"),
+        (NET, {"asked": [0]}, "--batch-sizes: 0 rows are not among those allowed (1 or more)"),
+        (NET.replace("[n,8]", "[4,8]"), {"asked": [5]}, "--batch-sizes: the plan computes 4 rows at a time"),
+    ],
+)
+def test_the_command_line_says_so_in_its_flags(text, options, message):
+    with pytest.raises(UsageError) as raised:
+        chosen(text, **options)
+    assert as_flags(raised.value.message) == message
 
 
 def test_a_fixed_batch_is_the_only_size():
