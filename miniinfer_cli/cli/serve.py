@@ -145,4 +145,4 @@ def command(
         warned=lambda text: print(visible(f"miniinfer: {text}"), file=sys.stderr, flush=True),
     )
     if not drained:
-        raise RequestError("requests were left without an answer", hint="give a longer --drain-timeout")
+        raise RequestError("requests were left without an answer", hint="give a longer --drain-timeout, and no second signal")

@@ -37,8 +37,8 @@ def host_plans(
 ) -> bool:
     """Serves until it is told to end. False where requests were left without an answer when the time of the drain was over.
 
-    ``fronts``: processes that speak HTTP; 0: this one does. ``told`` hears of what is served and where, ``warned`` of what went
-    wrong meanwhile. Raises UsageError for an address that cannot be had, and what opening plans raises.
+    ``fronts``: processes that speak HTTP; 0: this one does. ``told`` hears of what is served, where, and that it ends, ``warned``
+    of what went wrong meanwhile. Raises UsageError for an address that cannot be had, and what opening plans raises.
     """
     listening = bind(host, port)
     try:
@@ -75,7 +75,8 @@ def host_plans(
             reloader.on_taken = several.send_plans
             return await several.serve(ending, started)
 
-        drained = run(elsewhere if fronts else here, reload=reloader.reload, finish=reloader.finish, watch_s=watch_s)
+        serve = elsewhere if fronts else here
+        drained = run(serve, reload=reloader.reload, finish=reloader.finish, watch_s=watch_s, told=told)
         if drained:
             ended = sum((Counter(served.figures.outcomes) for served in repository), Counter())
             told(", ".join(["All requests are answered", *(f"{count} {outcome}" for outcome, count in ended.items() if count)]))

@@ -1,6 +1,7 @@
 """A server process from its first signal to its last: SIGHUP looks at the plans again, SIGTERM and SIGINT end it."""
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import Awaitable, Callable
 
@@ -8,10 +9,14 @@ Act = Callable[[], Awaitable[None]]
 
 
 class Ending:
-    """That the server is to end. ``on_told`` is called when it is, and once more, with True, where it is to end at once."""
+    """That the server is to end. ``on_told`` is called when it is, and once more, with True, where it is to end at once.
 
-    def __init__(self) -> None:
+    ``told`` hears in a line what the first signal has begun: what is under way may take as long as the drain has.
+    """
+
+    def __init__(self, told: Callable[[str], None]) -> None:
         self.begun = asyncio.Event()
+        self._told = told
         self.on_told: Callable[[bool], None] = lambda at_once: None
 
     def tell(self) -> None:
@@ -19,6 +24,9 @@ class Ending:
         at_once = self.begun.is_set()
         self.begun.set()
         self.on_told(at_once)
+        if not at_once:
+            with contextlib.suppress(OSError):  # nobody reads what it tells: it ends all the same
+                self._told("Ending when what is under way is answered; a second signal ends it at once")
 
 
 def run(
@@ -27,15 +35,16 @@ def run(
     reload: Act,
     finish: Act,
     watch_s: float | None,
+    told: Callable[[str], None],
 ) -> bool:
     """What ``serve`` returns, which is to end when it is told so.
 
-    SIGHUP calls ``reload``, and so does each ``watch_s`` seconds; ``finish`` is awaited at the end.
+    SIGHUP calls ``reload``, and so does each ``watch_s`` seconds; ``finish`` is awaited at the end. ``told``: as of ``Ending``.
     """
 
     async def whole() -> bool:
         loop = asyncio.get_running_loop()
-        reloads, ending = _Reloads(reload), Ending()
+        reloads, ending = _Reloads(reload), Ending(told)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, ending.tell)
         loop.add_signal_handler(signal.SIGHUP, reloads.begin)

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.utils import InferenceServerException, shared_memory
 
 from tests.server.asking import body_of, write_model
-from tests.server.server_process import serving
+from tests.server.server_process import WAIT_S, serving
 from tests.server.storm import storm
 
 HEAD = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: m\r\nContent-Length: %d\r\n\r\n"
@@ -217,7 +218,25 @@ def test_who_still_waits_when_the_time_to_drain_is_over_is_told(folder):
             got = one.recv(1 << 16)
         assert got.startswith(b"HTTP/1.1 503")
         assert got.endswith(b'{"error":"the server ends, and was not done with it"}')
+        assert server.lines[2] == "Ending when what is under way is answered; a second signal ends it at once"
         assert "miniinfer: error: requests were left without an answer" in server.lines
+
+
+def test_a_second_signal_ends_a_server_whose_lines_nobody_reads(folder):
+    command = [sys.executable, "-m", "miniinfer_cli", "serve", str(folder / "m.plan"), "--port", "0", "--no-warm-up"]
+    server = subprocess.Popen([*command, "--max-delay", "60000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert server.stdout is not None and server.stderr is not None
+    lines = [server.stdout.readline(), server.stdout.readline()]
+    server.stdout.close()
+    with socket.create_connection(("127.0.0.1", int(lines[1].split(":")[2].split()[0]))) as one:
+        one.sendall(HEAD % len(body_of(1)) + body_of(1))
+        time.sleep(0.1)
+        for _ in range(2):
+            server.send_signal(signal.SIGINT)
+            time.sleep(0.1)
+        assert server.wait(WAIT_S) == 6
+    with server.stderr:
+        assert server.stderr.read().splitlines()[:-1] == ["miniinfer: error: requests were left without an answer"]
 
 
 def test_a_small_storm():
