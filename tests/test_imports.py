@@ -127,6 +127,7 @@ LIBRARIES = {
         "miniinfer_cli.ops.learned_references",
         "miniinfer_cli.ops.mended_references",
         "miniinfer_cli.ops.onnx_reference",
+        "miniinfer_cli.ops.tree_references",
     ),
     "google": ("miniinfer_cli.onnx_import", "miniinfer_cli.ops.adapted"),  # protobuf, onnx's own dependency
     "PIL": ("miniinfer_cli.ops.guarded_references",),

@@ -13,6 +13,7 @@ from onnx.reference.ops import load_op as load_op_of_onnx
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array
 from miniinfer_cli.ops.learned_references import LEARNED, Results, class_of, for_any_batch, in_floats
+from miniinfer_cli.ops.tree_references import TREES
 
 
 class STFT(load_op_of_onnx("", "STFT", version=None)):  # type: ignore[misc]
@@ -128,5 +129,6 @@ MENDED = (
     Normalizer,
     OneHotEncoder,
     *LEARNED,
+    *TREES,
 )
 """The classes, which stand for those of the same names."""
