@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from miniinfer_cli.ir import Dim, Graph, Node, TensorType, Type, Value
 from miniinfer_cli.ops import find
+from miniinfer_cli.ops.pointwise import is_pointwise
+from miniinfer_cli.ops.stored_numbers import only_moves
 
 Types = Mapping[Value, Type | None]
 
@@ -119,9 +121,7 @@ def _is_given(value: Value) -> bool:
     """True for an input of the graph, and for what is made of one in other order, or element by element."""
     while value.producer is not None and value.producer.inputs:
         node, first = value.producer, value.producer.inputs[0]
-        opdef = find(node.domain, node.op)
-        alike = opdef is not None and (opdef.view or opdef.moves or opdef.pointwise)
-        if first is None or not alike:
+        if first is None or not (only_moves(node) or is_pointwise(node)):
             return False
         value = first
     return value.producer is None and value.constant is None

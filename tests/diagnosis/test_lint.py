@@ -251,3 +251,18 @@ def test_the_sizes_of_convolutions(statement, expected):
     }}""")
     (heavy,) = heavy_nodes(graph, infer_graph(graph, [v.type for v in graph.inputs]))
     assert (heavy.channels_in, heavy.channels_out, heavy.groups, heavy.flops) == expected
+
+
+def test_what_is_quantized_of_an_input_is_given_as_it_is():
+    text = """graph main(x: f32[64,3]) {
+      s: f32[] = const 0.5
+      z: i8[] = const 0
+      w: f32[3,256] = const large "mapped a@0"
+      q = QuantizeLinear(x, s, z)
+      d = DequantizeLinear(q, s, z)
+      y = MatMul(d, w)
+      return y
+    }"""
+    graph = typed_graph(text)
+    (heavy,) = heavy_nodes(graph, infer_graph(graph, [v.type for v in graph.inputs]))
+    assert heavy.given
