@@ -102,7 +102,8 @@ def read_arrays(path: Path, contents: bytes | None = None) -> dict[str, Any]:
         raise refused(error, f"cannot be read: {error.strerror or error}", path) from None
     except (*_DAMAGED, IndexError, TypeError) as error:
         hint = "write it by miniinfer run --output, or np.savez(file, name=array)"
-        raise UsageError(f"does not hold arrays by name: {error}", hint=hint).at(str(path)) from None
+        what = "it holds Python objects" if "allow_pickle" in str(error) else error
+        raise UsageError(f"does not hold arrays by name: {what}", hint=hint).at(str(path)) from None
     for name, array in found.items():
         try:
             dtype_of(array)

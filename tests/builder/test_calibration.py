@@ -168,7 +168,10 @@ def test_samples_come_from_files_in_their_order_and_from_iterables(tmp_path):
 def test_what_is_no_sample_is_told_with_its_place(tmp_path):
     (tmp_path / "a.npy").write_bytes(b"garbage")
     cases = [
-        (lambda: list(Samples(tmp_path).read(inputs(x=(2,)))), "a.npy: does not hold arrays"),
+        (
+            lambda: list(Samples(tmp_path).read(inputs(x=(2,)))),
+            "a.npy: does not hold arrays: it holds Python objects, or is neither .npy nor .npz",
+        ),
         (lambda: Samples(tmp_path / "none"), "cannot be read"),
         (lambda: Samples(3), "expected a folder or an iterable, got int"),
         (lambda: Samples({"x": 1}), "got dict"),

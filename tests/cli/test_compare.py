@@ -187,6 +187,9 @@ def test_a_damaged_plan_and_odd_arrays(miniinfer, plan, tmp_path):
     damaged = tmp_path / "damaged.plan"
     damaged.write_bytes(plan.read_bytes()[:100])
     assert miniinfer("compare", plan, damaged, *CPU).code == 4
+    np.savez(tmp_path / "objects.npz", y=np.array([{}]))
+    objects = miniinfer("compare", plan, tmp_path / "objects.npz", *CPU)
+    assert objects.code == 2 and "does not hold arrays by name: it holds Python objects\n" in objects.err
     np.savez(tmp_path / "odd.npz", y=np.zeros(2, "datetime64[s]"))
     outcome = miniinfer("compare", plan, tmp_path / "odd.npz", *CPU)
     assert (outcome.code, "'y' in it is of type datetime64[s]" in outcome.err) == (2, True)

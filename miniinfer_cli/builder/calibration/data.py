@@ -122,7 +122,9 @@ def _loaded(path: Path) -> Any:
     except OSError as error:
         raise refused(error, f"cannot be read: {error.strerror or error}", path) from None
     except _DAMAGED as error:
-        raise UsageError(f"does not hold arrays: {error}", hint="write it by np.save or np.savez").at(str(path)) from None
+        # numpy takes all else for a pickle, and advises to trust it.
+        what = "it holds Python objects, or is neither .npy nor .npz" if "allow_pickle" in str(error) else error
+        raise UsageError(f"does not hold arrays: {what}", hint="write it by np.save or np.savez").at(str(path)) from None
 
 
 def _named(item: Any, inputs: Sequence[Value], where: str) -> dict[str, Array]:
