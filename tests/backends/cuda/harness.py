@@ -10,6 +10,7 @@ from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.making.maker import make_program
 from miniinfer_cli.backends.reference import kind_of
 from miniinfer_cli.ir import Array, Graph, Node, TensorType, Type, dtype_of
+from miniinfer_cli.ops.interpreter import interpret
 from miniinfer_cli.ops.registry import lookup
 from tests.backends.cuda.performing import perform_program
 from tests.backends.nodes import assert_close, make_graph, reference
@@ -95,6 +96,16 @@ def run_graph(
     if len(graph.nodes) == 1:
         check_program(program, by=by, instead=instead)
     return _perform(program, inputs, target)
+
+
+def checked_kinds(graph: Graph, inputs: Sequence[Array], target: Target, tolerance: float | None = None) -> list[str]:
+    """The kinds of the steps of a graph, which give what the references give: compared as by ``check_op``."""
+    program = program_of(graph, inputs, target)
+    with np.errstate(all="ignore"):
+        wanted = interpret(graph, inputs)
+    for got, want in zip(_perform(program, inputs, target), wanted, strict=True):
+        assert_close(got, want, tolerance)
+    return [s.kind for s in program.steps]
 
 
 def _perform(program: CudaProgram, inputs: Sequence[Array], target: Target) -> list[Array]:

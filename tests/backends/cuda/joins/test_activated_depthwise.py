@@ -7,13 +7,10 @@ from miniinfer_cli.backends.choosing import Policy
 from miniinfer_cli.backends.cuda.choice.joining import joins_of
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.joins.activated_depthwise import KEY
-from miniinfer_cli.backends.cuda.making.maker import make_program
 from miniinfer_cli.ir import Graph, numpy_dtype
 from miniinfer_cli.ops.inference import infer_graph
-from miniinfer_cli.ops.interpreter import interpret
 from miniinfer_cli.passes.fuse_conv import fuse_conv
-from tests.backends.cuda.performing import perform_program
-from tests.backends.nodes import assert_close
+from tests.backends.cuda.harness import checked_kinds
 from tests.graph_text import typed_graph
 
 EXPANDED = """
@@ -49,10 +46,8 @@ def check(graph: Graph, kinds: list[str] | None = None) -> None:
     target = Target(policy=Policy(forced={graph.nodes[0].name: KEY}))
     rng = np.random.default_rng(1)
     given = [(3 * rng.standard_normal(v.tensor.shape)).astype(numpy_dtype(v.tensor.dtype)) for v in graph.inputs]  # type: ignore[arg-type]
-    program = make_program(graph, [v.type for v in graph.inputs], target)
-    for got, want in zip(perform_program(program, given, target), interpret(graph, given), strict=True):
-        assert_close(got, want, 2e-2 if given[0].dtype != np.float32 else 2e-5)
-    assert [s.kind for s in program.steps] == (kinds or ["miniinfer.ConvNHWC", "miniinfer.FusedConv"])
+    tolerance = 2e-2 if given[0].dtype != np.float32 else 2e-5
+    assert checked_kinds(graph, given, target, tolerance) == (kinds or ["miniinfer.ConvNHWC", "miniinfer.FusedConv"])
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f16", "bf16"])

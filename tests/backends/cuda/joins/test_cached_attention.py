@@ -15,9 +15,8 @@ from miniinfer_cli.backends.cuda.scheduling.programmatic_edges import begin_earl
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.ir import Graph
 from miniinfer_cli.ops.inference import infer_graph
-from miniinfer_cli.ops.interpreter import interpret
+from tests.backends.cuda.harness import checked_kinds
 from tests.backends.cuda.performing import perform_program
-from tests.backends.nodes import assert_close
 from tests.cached_models import TOKENS, group_query_attention, logits_of
 from tests.emulation.device import EmulatedDevice
 from tests.emulation.engine import open_emulated
@@ -68,10 +67,7 @@ def given(graph: Graph, held: tuple[int, ...] = (0, 64, 149), dtype: Any = np.fl
 
 def check(graph: Graph, inputs: list[Any], tolerance: float = 3e-3, target: Target = FORCED) -> list[str]:
     """The kinds of steps, joined, with the results of the references."""
-    program = make_program(graph, [v.type for v in graph.inputs], target)
-    for got, want in zip(perform_program(program, inputs, target), interpret(graph, inputs), strict=True):
-        assert_close(got, want, tolerance)
-    return [s.kind for s in program.steps]
+    return checked_kinds(graph, inputs, target, tolerance)
 
 
 JOINED = ["miniinfer.CachedAttention"]

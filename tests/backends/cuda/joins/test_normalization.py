@@ -19,8 +19,8 @@ from miniinfer_cli.passes.fuse_pointwise import fuse_pointwise
 from miniinfer_cli.passes.pipeline import optimize
 from sample_models.catalogue import generate, sample_inputs
 from sample_models.request import Request
+from tests.backends.cuda.harness import checked_kinds
 from tests.backends.cuda.performing import perform_program
-from tests.backends.nodes import assert_close
 from tests.graph_text import typed_graph
 from tests.passes.quantized_graphs import assert_within_a_step
 
@@ -84,13 +84,7 @@ def arrays_of(graph: Graph) -> list[Any]:
 
 def check(graph: Graph, *more: str, tolerance: float | None = None) -> None:
     """All of the graph in one step, and ``more``, with the results of the references."""
-    given, target = arrays_of(graph), Target()
-    program = make_program(graph, [v.type for v in graph.inputs], target)
-    with np.errstate(all="ignore"):
-        wanted = interpret(graph, given)
-    for got, want in zip(perform_program(program, given, target), wanted, strict=True):
-        assert_close(got, want, tolerance)
-    assert [s.kind for s in program.steps] == [*more, "miniinfer.FusedNormalization"]
+    assert checked_kinds(graph, arrays_of(graph), Target(), tolerance) == [*more, "miniinfer.FusedNormalization"]
 
 
 @pytest.mark.parametrize("dtype", ["f64", "f32", "f16", "bf16"])

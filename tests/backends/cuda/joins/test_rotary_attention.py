@@ -11,9 +11,7 @@ from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.making.maker import make_program
 from miniinfer_cli.ir import Graph, TensorType, numpy_dtype
 from miniinfer_cli.ops.inference import infer_graph
-from miniinfer_cli.ops.interpreter import interpret
-from tests.backends.cuda.performing import perform_program
-from tests.backends.nodes import assert_close
+from tests.backends.cuda.harness import checked_kinds
 from tests.graph_text import typed_graph
 
 TURNED = """
@@ -61,10 +59,7 @@ def check(graph: Graph) -> list[str]:
     target = Target(policy=Policy(forced={first: "rotary_attention"}))
     rng = np.random.default_rng(1)
     given = [drawn(v.tensor, rng) for v in graph.inputs]
-    program = make_program(graph, [v.type for v in graph.inputs], target)
-    for got, want in zip(perform_program(program, given, target), interpret(graph, given), strict=True):
-        assert_close(got, want, 3e-3)
-    return [s.kind for s in program.steps]
+    return checked_kinds(graph, given, target, 3e-3)
 
 
 @pytest.mark.parametrize(
