@@ -8,7 +8,7 @@
 // reads is in the multiprocessor's cache for the next.
 #include "division.cuh"
 #if MI_QUICK
-#include "sm90/quick.cuh"
+#include "quick.cuh"
 #endif
 #include "epilogue.cuh"
 #include "convolution.cuh"

@@ -15,7 +15,7 @@
 // a convolution, read by a map that is im2col: k is the channels of each tap, filled up to whole chunks; the weights' map has taps as
 // an axis of its own. MI_QUICK: 1 where activations may be as exact as halves are. MI_MULTIPLYING, MI_LOADING: registers of a thread.
 #if MI_QUICK
-#include "sm90/quick.cuh"  // in front of what uses its functions
+#include "quick.cuh"  // in front of what uses its functions
 #endif
 #include "integer_ending.cuh"
 #include "sm90/copies.cuh"

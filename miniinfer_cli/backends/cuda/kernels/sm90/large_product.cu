@@ -27,9 +27,9 @@
 // MI_WINDOWS: 1 where tokens are the windows of a convolution, read by a map that is im2col: k is the channels of each tap, filled up
 // to whole chunks; the weights' map has taps as an axis of its own, so that zeros are read behind the channels of each.
 #include "pointwise.cuh"
+#include "quick.cuh"
 #include "sm90/copies.cuh"
 #include "sm90/pieces.cuh"
-#include "sm90/quick.cuh"
 #include "sm90/rows.cuh"
 #include "sm90/turns.cuh"
 #include "sm90/wgmma.cuh"

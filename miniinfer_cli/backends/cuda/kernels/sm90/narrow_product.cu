@@ -13,9 +13,9 @@
 //
 // MI_WINDOWS: 1 where tokens are the windows of a convolution, as in large_product.cu.
 #include "pointwise.cuh"
+#include "quick.cuh"
 #include "sm90/copies.cuh"
 #include "sm90/pieces.cuh"
-#include "sm90/quick.cuh"
 #include "sm90/turns.cuh"
 #include "sm90/wgmma.cuh"
 #include "sm90/windows.cuh"
