@@ -1,7 +1,8 @@
 // The windows of convolutions of bytes, and what follows a sum that has been scaled: rounding on the way, a residual, bounds, bytes.
 //
-// MI_Y: i8, u8, f8e4m3fn or a float. MI_R: type of the residual. MI_BETWEEN: as MI_ROUNDS, of y by itself, before the residual; 0: it is not.
-// MI_ROUNDS: 1 where it is whole numbers in the end, 2 where it is f8e4m3fn. MI_ACTIVATION: of a sum, by its name (epilogue.cuh).
+// MI_Y: i8, u8, f8e4m3fn or a float. MI_R: type of the residual. MI_ROUNDS: 1 where y is whole numbers in the end, 2 where it is
+// f8e4m3fn, 0 where it is not rounded. MI_BETWEEN: the same of y by itself, before the residual. MI_ACTIVATION: of a sum, by its name
+// (epilogue.cuh).
 #pragma once
 #include "epilogue.cuh"
 
@@ -37,8 +38,8 @@ MI_DEVICE float held(float x, float low, float high) {
 
 // y of a sum that was scaled; `added`: of the residual, its zero point where there is none.
 //
-// MI_FOLDED: 1 where nothing is rounded on the way and no activation follows; then the inverse scale of the result has gone into scales,
-// biases and ``residual_scale``, and zero points of the residual into biases. MI_ADDED: 0 where there is no residual.
+// MI_FOLDED: 1 where nothing is rounded on the way and no activation follows; then the inverse scale of the result has gone into
+// scales, biases and ``residual_scale``, and zero points of the residual into biases. MI_ADDED: 0 where there is no residual.
 #ifndef MI_ADDED
 #define MI_ADDED 1
 #endif

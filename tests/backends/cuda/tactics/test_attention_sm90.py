@@ -2,7 +2,6 @@
 
 import pytest
 
-from miniinfer_cli.backends.cuda.codegen.sources import FOLDER
 from miniinfer_cli.backends.cuda.contract.steps import Kernel
 from miniinfer_cli.backends.cuda.tactics.attention.attention_sm90 import Cut
 from tests.backends.cuda.tactics import faults
@@ -34,11 +33,7 @@ def test_heads_that_are_turned_first(p: Problem, cut: Cut) -> None:
         assert error(p, cut, seed) < TOLERANCES[p.dtype]
 
 
-TEXT = (FOLDER / "sm90" / "attention.cu").read_text()
-for name in ("attention_softmax", "attention_items"):  # its own headers, in their places
-    TEXT = TEXT.replace(
-        f'#include "sm90/{name}.cuh"\n', (FOLDER / "sm90" / f"{name}.cuh").read_text().replace("#pragma once\n", "")
-    )
+TEXT = faults.kernel_text("attention", "attention_softmax", "attention_items")
 PLAIN = Problem(batch=2, heads=2, queries=150, causal=True), Cut(2, 48, 2)
 PARTED = Problem(heads=2, queries=150), Cut(1, 32, 2, 2)
 TURNED_BOTH = Problem(heads=2, queries=100, turned="qk"), Cut(2, 48, 2)

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from miniinfer_cli.backends.cuda.codegen.sources import FOLDER
 from miniinfer_cli.backends.cuda.contract.steps import Kernel
 from miniinfer_cli.backends.cuda.tactics.products.large_product_sm90 import (
     LargeForm,
@@ -104,7 +103,7 @@ def test_forms_fit_the_device_and_the_first_has_the_fewest_turns(dtype: DType) -
     assert area[0] == min(area)
 
 
-TEXT = (FOLDER / "sm90" / "large_product.cu").read_text()
+TEXT = faults.kernel_text("large_product", "windows")
 SWIZZLE = "the swizzle of what waits"
 NOBODY = "finished by nobody"
 ALONE = "no barrier before sums are finished by those who multiplied"
@@ -194,7 +193,7 @@ def test_a_fault_of_rows_is_seen(name: str) -> None:
 
 # The same of windows.
 WINDOWS_FAULTS = {
-    "the first channels again": ("loaded + 8 * stage, channel, x", "loaded + 8 * stage, 0, x"),
+    "the first channels again": ("loaded + 8 * stage, channel, corner", "loaded + 8 * stage, 0, corner"),
     "a tap's channels go on in the next": ("          channel = 0;\n", ""),
     "weights of one tap for all": ("          tap++;\n", ""),
     "taps whose weights are loaded early": ("early % parts * ELEMENTS, early / parts", "early * ELEMENTS, 0"),
@@ -203,7 +202,7 @@ WINDOWS_FAULTS = {
     "a line of corners": ("line = pixel / w.corners[0]", "line = pixel / w.corners[1]"),
     "how far taps lie apart": ("across * w.spread[0]", "across"),
     "where corners begin": ("w.lower[1] + ", ""),
-    "one corner for all tiles": ("pixel = token < count ? token : 0", "pixel = 0"),
+    "one corner for all tiles": ("corner(w, token < count ? token : 0)", "corner(w, 0)"),
 }
 
 

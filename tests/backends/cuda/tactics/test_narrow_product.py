@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from miniinfer_cli.backends.cuda.codegen.sources import FOLDER
 from miniinfer_cli.backends.cuda.contract.steps import Kernel
 from miniinfer_cli.backends.cuda.tactics.products.large_product_sm90 import LargeProduct, plain_finish
 from miniinfer_cli.backends.cuda.tactics.products.narrow_product_sm90 import NarrowForm, narrow_forms, narrow_launch
@@ -55,7 +54,7 @@ def test_what_the_kernel_does_not_do() -> None:
             narrow_launch(wrong, NarrowForm(32, 3), plain_finish(wrong.result), X, W, D, None, [], 1)
 
 
-TEXT = (FOLDER / "sm90" / "narrow_product.cu").read_text()
+TEXT = faults.kernel_text("narrow_product")
 WHOLE, SHORT = "results that are finished before they are there", "results over those that are copied"
 # What is wrong, and what stands there instead of what.
 FAULTS = {

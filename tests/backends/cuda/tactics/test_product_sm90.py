@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from miniinfer_cli.backends.cuda.codegen.sources import FOLDER
 from miniinfer_cli.backends.cuda.contract.steps import Kernel
 from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import Windows, bias_finish, product_launch
 from miniinfer_cli.backends.cuda.tactics.products.token_forms import Form, TokenProduct
@@ -15,7 +14,7 @@ from tests.sm90_cases.running import emulated_arrays
 from tests.sm90_cases.tokens import FORMS, TOLERANCES, B, D, Tokens, W, X, product, tokens_case
 from tests.sm90_cases.windows import WINDOWS, windows_case
 
-TEXT = (FOLDER / "sm90" / "product.cu").read_text()
+TEXT = faults.kernel_text("product", "windows")
 
 
 def error(p: TokenProduct, form: Form, seed: int = LATE, kernel: Kernel | None = None, *, residual: bool = False) -> float:
@@ -46,7 +45,7 @@ WRONG_WINDOWS = {
     "parts of a tap are not counted": ("first - tap * w.chunks", "0"),
     "taps across are not begun anew": ("across = 0, down++", "down++"),
     "a step of the corner": ("* w.steps[0]", "* 1"),
-    "a line of corners": ("line = token / w.corners[0]", "line = token / w.corners[1]"),
+    "a line of corners": ("line = pixel / w.corners[0]", "line = pixel / w.corners[1]"),
     "how far taps lie apart": ("across * w.spread[0]", "across"),
     "where corners begin": ("w.lower[1] + ", ""),
     "a neighbour's tokens": ("neighbour * (MI_TOKENS / MI_SHARING)", "0"),

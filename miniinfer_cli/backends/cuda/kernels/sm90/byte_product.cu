@@ -11,9 +11,9 @@
 //
 // MI_T: i8, u8 or f8e4m3fn; MI_W: of the weights, f8e4m3fn as well or i8; MI_BYTES: 1 where sums are whole numbers, 2 where they have
 // few digits and are added to floats every chunk. MI_STEPS: of 32 bytes of a chunk, the others are zeros. MI_ADDS: 1 where there is a
-// residual, of type MI_R; MI_AHEAD: 1 where it is loaded a tile ahead, for which there are registers. MI_VECTORS: 1 where all rows are whole vectors of 16 elements. MI_WINDOWS: 1 where tokens are the windows of
-// a convolution, read by a map that is im2col: k is the channels of each tap, filled up to whole chunks; the weights' map has taps as
-// an axis of its own. MI_QUICK: 1 where activations may be as exact as halves are. MI_MULTIPLYING, MI_LOADING: registers of a thread.
+// residual, of type MI_R; MI_AHEAD: 1 where it is loaded a tile ahead, for which there are registers. MI_VECTORS: 1 where all rows are
+// whole vectors of 16 elements. MI_WINDOWS: 1 where tokens are the windows of a convolution (windows.cuh). MI_QUICK: 1 where
+// activations may be as exact as halves are. MI_MULTIPLYING, MI_LOADING: registers of a thread.
 #if MI_QUICK
 #include "quick.cuh"  // in front of what uses its functions
 #endif
@@ -107,17 +107,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) byte_product(
 
   auto load = [&]() {
     int token, feature;
-    auto load_weights = [&](int stage, int k, int tap) {
+    auto load_part = [&](int stage, int channel, int tap) {
       u32 barrier = loaded + 8 * stage, to = base + stage * STAGE_NBYTES + TOKENS_NBYTES + me * PART_NBYTES;
-      int row = feature + me * (MI_FEATURES / MI_SHARING);
       arrive_expecting(barrier, STAGE_NBYTES);
-#if MI_WINDOWS
-      if (MI_SHARING > 1) load_box_for((1u << MI_SHARING) - 1, to, weights, barrier, k, tap, row);
-      else load_box(to, weights, barrier, k, tap, row);
-#else
-      if (MI_SHARING > 1) load_box_for((1u << MI_SHARING) - 1, to, weights, barrier, k, row);
-      else load_box(to, weights, barrier, k, row);
-#endif
+      load_weights<MI_SHARING>(to, weights, barrier, channel, tap, feature + me * (MI_FEATURES / MI_SHARING));
     };
 #if MI_WINDOWS
     int parts = w.chunks;  // of a tap
@@ -127,7 +120,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) byte_product(
     int early = 0, stage = 0;  // chunks whose weights are loaded before the turn
     if (lane == 0) {
       find(first, token, feature);
-      for (; early < MI_STAGES && early < chunks; early++) load_weights(early, early % parts * MI_ROW_NBYTES, early / parts);
+      for (; early < MI_STAGES && early < chunks; early++) load_part(early, early % parts * MI_ROW_NBYTES, early / parts);
     }
     await_turn();
     u32 phase = 1;
@@ -135,19 +128,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) byte_product(
       find(at, token, feature);
       int k = 0, tap = 0;
 #if MI_WINDOWS
-      int pixel = token < count ? token : 0;  // a corner behind all images is nowhere
-      int line = pixel / w.corners[0], image = line / w.corners[1];
-      int left = w.lower[0] + (pixel - line * w.corners[0]) * w.steps[0], top = w.lower[1] + (line - image * w.corners[1]) * w.steps[1];
-      int beside = 0, below = 0;
+      Corner corner(w, token < count ? token : 0);  // one behind all images is nowhere
+      int across = 0, down = 0;
 #endif
       for (int chunk = 0; chunk < chunks; chunk++, early--) {
         if (early <= 0) {
           await(free + 8 * stage, phase);
-          load_weights(stage, k, tap);
+          load_part(stage, k, tap);
         }
         u32 to = base + stage * STAGE_NBYTES;
 #if MI_WINDOWS
-        load_columns(to, tokens, loaded + 8 * stage, k, left, top, image, beside * w.spread[0], below * w.spread[1]);
+        int beside = across * w.spread[0], below = down * w.spread[1];
+        load_columns(to, tokens, loaded + 8 * stage, k, corner.x, corner.y, corner.image, beside, below);
 #else
         load_box(to, tokens, loaded + 8 * stage, k, token);
 #endif
@@ -156,7 +148,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) byte_product(
         if (k == parts * MI_ROW_NBYTES) {
           k = 0;
           tap++;
-          if (++beside == w.across) beside = 0, below++;
+          if (++across == w.across) across = 0, down++;
         }
 #endif
         if (++stage == MI_STAGES) stage = 0, phase ^= 1;

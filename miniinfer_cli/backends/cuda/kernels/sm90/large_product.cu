@@ -15,17 +15,15 @@
 // size of MI_S as MI_D is: it is loaded a tile ahead to where sums will wait, and those who multiply finish; MI_ADDS: 1 where they
 // only add it, all of type MI_S, and the sum is rounded once. MI_EARLY: 1 where there is no operand, and those who multiply finish,
 // too. MI_PLAIN: 1 where nothing is done to a sum, and MI_D is MI_S; then, where those who multiply finish, and with a table, results
-// are copied out of where they wait by a map. MI_WHOLE: 1 where all rows are whole vectors. MI_MULTIPLYING, MI_FINISHING, MI_LOADING: registers of
-// a thread, 0 where all have as many.
+// are copied out of where they wait by a map. MI_WHOLE: 1 where all rows are whole vectors. MI_MULTIPLYING, MI_FINISHING, MI_LOADING:
+// registers of a thread, 0 where all have as many.
 //
 // Rows of tokens whose statistics a kernel in front left are normalized: MI_PIECES of 64 elements, 0 where there are none; MI_CENTRED:
 // by mean and variance. Weights were multiplied by the scale and a factor, ``unscale`` is one by that; where rows are centred those of
 // a feature sum up to nothing, so means go away by themselves. MI_SHIFTED: 1 where ``shift`` is added, what the weights make of the
-// normalization's. MI_KEEPS_ROWS: 1 where the
-// normalized tokens are made as well. MI_SUMMARY: 1 where the statistics of results are left.
+// normalization's. MI_KEEPS_ROWS: 1 where the normalized tokens are made as well. MI_SUMMARY: 1 where statistics of results are left.
 //
-// MI_WINDOWS: 1 where tokens are the windows of a convolution, read by a map that is im2col: k is the channels of each tap, filled up
-// to whole chunks; the weights' map has taps as an axis of its own, so that zeros are read behind the channels of each.
+// MI_WINDOWS: 1 where tokens are the windows of a convolution (windows.cuh).
 #include "pointwise.cuh"
 #include "quick.cuh"
 #include "sm90/copies.cuh"
@@ -61,11 +59,6 @@ static_assert(MI_FEATURES % (8 * MI_SHARING) == 0 && MI_FEATURES * sizeof(MI_S) 
 
 MI_BODY
 
-// Elements of an operand for one token; ``step``: 1 where each feature has its own, 0 where all have one.
-template <class T> MI_DEVICE Few<T, VECTOR> few(const T* x, long long row, long long token, int feature, int step) {
-  return step ? neighbours<T, VECTOR>(x + token * row + feature) : alike<T, VECTOR>(x[token * row]);
-}
-
 // Sums side by side, as these wait, finished; where there is a table, with its elements that lie in their places.
 template <class W, int N> MI_DEVICE W finished(W sums, const unsigned char* at) {
   __align__(8) Few<MI_S, N> s;
@@ -82,9 +75,9 @@ template <class W, int N> MI_DEVICE W finished(W sums, const unsigned char* at) 
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) large_product(
     const __grid_constant__ TensorMap tokens, const __grid_constant__ TensorMap weights, const __grid_constant__ TensorMap table,
-    const __grid_constant__ TensorMap results, MI_D* d, const MI_B* bias, const MI_X0* x0, const MI_X1* x1, const MI_X2* x2, const MI_X3* x3, Longs<4> rows, long long ldd,
-    float alpha, int features, int count, int chunks, int down, int across, int band, const float2* statistics,
-    const float* shift, float2* summary, float epsilon, float unscale
+    const __grid_constant__ TensorMap results, MI_D* d, const MI_B* bias, const MI_X0* x0, const MI_X1* x1, const MI_X2* x2,
+    const MI_X3* x3, Longs<4> rows, long long ldd, float alpha, int features, int count, int chunks, int down, int across, int band,
+    const float2* statistics, const float* shift, float2* summary, float epsilon, float unscale
 #if MI_KEEPS_ROWS
     , const MI_T* x, const MI_T* by, const MI_T* plus, MI_T* normalized, long long ldx
 #endif
@@ -216,10 +209,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) large_product(
         int row = (int)(step % 8 * 8) + b * 4, column = (int)(step / 8 * 8 * VECTOR);
         long long token = token0 + row0 + (row < down_to ? row : down_to - 1);
         int feature = feature0 + column0 + (column < right_to ? column : right_to - VECTOR);
-        v0[b] = few(x0, rows.d[0], token, feature, MI_STEP0);
-        if (MI_OPERANDS > 1) v1[b] = few(x1, rows.d[1], token, feature, MI_STEP1);
-        if (MI_OPERANDS > 2) v2[b] = few(x2, rows.d[2], token, feature, MI_STEP2);
-        if (MI_OPERANDS > 3) v3[b] = few(x3, rows.d[3], token, feature, MI_STEP3);
+        v0[b] = few<VECTOR>(x0, rows.d[0], token, feature, MI_STEP0);
+        if (MI_OPERANDS > 1) v1[b] = few<VECTOR>(x1, rows.d[1], token, feature, MI_STEP1);
+        if (MI_OPERANDS > 2) v2[b] = few<VECTOR>(x2, rows.d[2], token, feature, MI_STEP2);
+        if (MI_OPERANDS > 3) v3[b] = few<VECTOR>(x3, rows.d[3], token, feature, MI_STEP3);
       }
     };
     read(begin);
@@ -350,17 +343,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) large_product(
   };
   auto load = [&]() {
     int token, feature;
-    auto load_weights = [&](int stage, int channel, int tap) {
+    auto load_part = [&](int stage, int channel, int tap) {
       u32 barrier = loaded + 8 * stage, to = base + stage * STAGE_NBYTES + TOKENS_NBYTES + me * PART_NBYTES;
-      int row = feature + me * (MI_FEATURES / MI_SHARING);
       arrive_expecting(barrier, STAGE_NBYTES);
-#if MI_WINDOWS
-      if (MI_SHARING > 1) load_box_for((1u << MI_SHARING) - 1, to, weights, barrier, channel, tap, row);
-      else load_box(to, weights, barrier, channel, tap, row);
-#else
-      if (MI_SHARING > 1) load_box_for((1u << MI_SHARING) - 1, to, weights, barrier, channel, row);
-      else load_box(to, weights, barrier, channel, row);
-#endif
+      load_weights<MI_SHARING>(to, weights, barrier, channel, tap, feature + me * (MI_FEATURES / MI_SHARING));
     };
 #if MI_WINDOWS
     int parts = w.chunks;  // of a tap
@@ -371,7 +357,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) large_product(
     if (lane == 0) {
       find(first, token, feature);
       for (; MI_CONSTANT && early < MI_STAGES && early < chunks; early++)
-        load_weights(early, early % parts * ELEMENTS, early / parts);
+        load_part(early, early % parts * ELEMENTS, early / parts);
     }
     await_turn();
     u32 phase = 1;
@@ -379,19 +365,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) large_product(
       find(tile, token, feature);
       int channel = 0, tap = 0;
 #if MI_WINDOWS
-      int pixel = token < count ? token : 0;  // a corner behind all images is nowhere
-      int line = pixel / w.corners[0], image = line / w.corners[1];
-      int x = w.lower[0] + (pixel - line * w.corners[0]) * w.steps[0], y = w.lower[1] + (line - image * w.corners[1]) * w.steps[1];
+      Corner corner(w, token < count ? token : 0);  // one behind all images is nowhere
       int across = 0, down = 0;
 #endif
       for (int chunk = 0; chunk < chunks; chunk++, early--) {
         if (early <= 0) {
           await(free + 8 * stage, phase);
-          load_weights(stage, channel, tap);
+          load_part(stage, channel, tap);
         }
         u32 to = base + stage * STAGE_NBYTES;
 #if MI_WINDOWS
-        load_columns(to, tokens, loaded + 8 * stage, channel, x, y, image, across * w.spread[0], down * w.spread[1]);
+        int beside = across * w.spread[0], below = down * w.spread[1];
+        load_columns(to, tokens, loaded + 8 * stage, channel, corner.x, corner.y, corner.image, beside, below);
 #else
         load_box(to, tokens, loaded + 8 * stage, channel, token);
 #endif

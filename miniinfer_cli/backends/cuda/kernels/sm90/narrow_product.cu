@@ -11,7 +11,7 @@
 // elements apart along the features, 1 or 0; MI_OPERANDS: how many there are. MI_PLAIN: 1 where nothing is done to a sum; MI_EARLY:
 // 1 where there is no operand, and it takes a few instructions. All rows are whole vectors.
 //
-// MI_WINDOWS: 1 where tokens are the windows of a convolution, as in large_product.cu.
+// MI_WINDOWS: 1 where tokens are the windows of a convolution (windows.cuh).
 #include "pointwise.cuh"
 #include "quick.cuh"
 #include "sm90/copies.cuh"
@@ -28,11 +28,6 @@ constexpr int UNITS = MI_TOKENS / 16;  // vectors that a thread finishes
 constexpr int EARLY_UNITS = MI_OPERANDS > 0 ? UNITS : 1;
 
 MI_BODY
-
-// Elements of an operand for one token; ``step``: 1 where each feature has its own, 0 where all have one.
-template <class T> MI_DEVICE Few<T, VECTOR> few(const T* x, long long row, long long token, int feature, int step) {
-  return step ? neighbours<T, VECTOR>(x + token * row + feature) : alike<T, VECTOR>(x[token * row]);
-}
 
 extern "C" __global__ void __launch_bounds__(288, 1) narrow_product(
     const __grid_constant__ TensorMap tokens, const __grid_constant__ TensorMap weights, const __grid_constant__ TensorMap results,
@@ -67,7 +62,7 @@ extern "C" __global__ void __launch_bounds__(288, 1) narrow_product(
   __syncthreads();
 
   if (loads) {
-    auto load_weights = [&]() {
+    auto load_all_weights = [&]() {
 #if MI_WINDOWS
       int parts = w.chunks;  // of a tap
 #else
@@ -76,23 +71,18 @@ extern "C" __global__ void __launch_bounds__(288, 1) narrow_product(
       if (lane == 0) arrive_expecting(weighed, chunks * WEIGHTS_NBYTES);
       for (int chunk = 0; lane == 0 && chunk < chunks; chunk++) {
         int tap = chunk / parts, channel = (chunk - tap * parts) * ELEMENTS;
-#if MI_WINDOWS
-        load_box(base + chunk * WEIGHTS_NBYTES, weights, weighed, channel, tap, 0);
-#else
-        load_box(base + chunk * WEIGHTS_NBYTES, weights, weighed, channel, 0);
-#endif
+        load_weights<1>(base + chunk * WEIGHTS_NBYTES, weights, weighed, channel, tap, 0);
       }
     };
-    if (MI_CONSTANT) load_weights();
+    if (MI_CONSTANT) load_all_weights();
     await_turn();
-    if (!MI_CONSTANT) load_weights();
+    if (!MI_CONSTANT) load_all_weights();
     int stage = 0;
     u32 phase = 1;
     for (int tile = (int)blockIdx.x; lane == 0 && tile < tiles; tile += (int)gridDim.x) {
       int token = tile * MI_TOKENS, channel = 0;
 #if MI_WINDOWS
-      int line = token / w.corners[0], image = line / w.corners[1];
-      int x = w.lower[0] + (token - line * w.corners[0]) * w.steps[0], y = w.lower[1] + (line - image * w.corners[1]) * w.steps[1];
+      Corner corner(w, token);
       int across = 0, down = 0;
 #endif
       for (int chunk = 0; chunk < chunks; chunk++) {
@@ -100,7 +90,8 @@ extern "C" __global__ void __launch_bounds__(288, 1) narrow_product(
         arrive_expecting(loaded + 8 * stage, TOKENS_NBYTES);
         u32 to = ring + stage * TOKENS_NBYTES;
 #if MI_WINDOWS
-        load_columns(to, tokens, loaded + 8 * stage, channel, x, y, image, across * w.spread[0], down * w.spread[1]);
+        int beside = across * w.spread[0], below = down * w.spread[1];
+        load_columns(to, tokens, loaded + 8 * stage, channel, corner.x, corner.y, corner.image, beside, below);
 #else
         load_box(to, tokens, loaded + 8 * stage, channel, token);
 #endif
@@ -142,7 +133,7 @@ extern "C" __global__ void __launch_bounds__(288, 1) narrow_product(
 #pragma unroll
       for (int unit = 0; unit < UNITS; unit++) {
         long long token = token0 + member / 8 + 16 * unit;
-        if (there && token < count) v0[MI_OPERANDS > 0 ? unit : 0] = few(x0, rows.d[0], token, column, MI_STEP0);
+        if (there && token < count) v0[MI_OPERANDS > 0 ? unit : 0] = few<VECTOR>(x0, rows.d[0], token, column, MI_STEP0);
       }
     }
     u32 place = turn * (u32)chunks;
@@ -210,9 +201,9 @@ extern "C" __global__ void __launch_bounds__(288, 1) narrow_product(
         Few<MI_X1, VECTOR> w1{};
         Few<MI_X2, VECTOR> w2{};
         Few<MI_X3, VECTOR> w3{};
-        if (MI_OPERANDS > 1) w1 = few(x1, rows.d[1], token, column, MI_STEP1);
-        if (MI_OPERANDS > 2) w2 = few(x2, rows.d[2], token, column, MI_STEP2);
-        if (MI_OPERANDS > 3) w3 = few(x3, rows.d[3], token, column, MI_STEP3);
+        if (MI_OPERANDS > 1) w1 = few<VECTOR>(x1, rows.d[1], token, column, MI_STEP1);
+        if (MI_OPERANDS > 2) w2 = few<VECTOR>(x2, rows.d[2], token, column, MI_STEP2);
+        if (MI_OPERANDS > 3) w3 = few<VECTOR>(x3, rows.d[3], token, column, MI_STEP3);
         __align__(16) Few<MI_D, VECTOR> s, y;
         move<16>(&s, here);
 #pragma unroll

@@ -31,6 +31,10 @@ template <class T, int N> MI_DEVICE Few<T, N> alike(T x) {
   for (int i = 0; i < N; i++) v.d[i] = x;
   return v;
 }
+// Elements of an operand for one token; ``step``: 1 where each feature has its own, 0 where all have one.
+template <int N, class T> MI_DEVICE Few<T, N> few(const T* x, long long row, long long token, int feature, int step) {
+  return step ? neighbours<T, N>(x + token * row + feature) : alike<T, N>(x[token * row]);
+}
 
 // Makes the compiler finish elements before it asks where they go: else it does one after the other, each in a branch of its own.
 #ifdef MI_EMULATED

@@ -9,10 +9,10 @@
 // warpgroup multiplies 64 features and one of MI_GROUPS parts of the tokens.
 //
 // MI_T: f16, bf16, f32 as TF32, or a type of bytes; MI_W: of the weights, the same but for bytes of whole numbers, whose sums are
-// whole numbers, too. Sums of f8e4m3fn are added to floats every 128 elements of k. MI_D: of the result. MI_CHUNKS: of a block, at most; MI_EVEN: 1 where all have as many.
-// MI_CONSTANT: 1 where no kernel makes the weights. MI_OVER: 1 where parts of sums lie over weights, 2 where over tokens, which are not
-// loaded in turns then. MI_PACK: elements of d that a thread finishes at once, 8, or 1 where rows of d or of operands are no whole
-// vectors.
+// whole numbers, too (MI_BYTES: 1); those of f8e4m3fn are added to floats every 128 elements of k (2). MI_D: of the result.
+// MI_CHUNKS: of a block, at most; MI_EVEN: 1 where all have as many. MI_CONSTANT: 1 where no kernel makes the weights. MI_OVER: 1
+// where parts of sums lie over weights, 2 where over tokens, which are not loaded in turns then. MI_PACK: elements of d that a thread
+// finishes at once, 8, or 1 where rows of d or of operands are no whole vectors.
 // MI_BODY: a function that finishes an element; MI_FINISH(s, y): its call. Its operands x0 to x3 are of types MI_X0 to MI_X3 and
 // lie MI_STEP0 to MI_STEP3 elements apart along the features, 1 or 0; MI_VARIES0 to MI_VARIES3: 0 where all tokens have the same.
 // MI_OPERANDS: how many there are.
@@ -21,8 +21,7 @@
 // MI_PIECES of 64 elements, 0 where there are none; MI_CENTRED: by mean and variance. MI_KEEPS_ROWS: 1 where the normalized tokens
 // are made as well: each 64 features make 2^bits packs of 8 of them. MI_SUMMARY: 1 where the statistics of results are left.
 //
-// MI_WINDOWS: 1 where tokens are the windows of a convolution, read by a map that is im2col: k is the channels of each tap, filled up
-// to whole chunks.
+// MI_WINDOWS: 1 where tokens are the windows of a convolution (windows.cuh); packed weights are filled up like k.
 //
 // MI_ENDS: 1 where bytes leave, or sums of bytes are scaled: see integer_ending.cuh, whose numbers are a parameter, so that layers have
 // one kernel.
@@ -164,8 +163,7 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
       u32 sharing = ((1u << MI_SHARING) - 1) << rank * MI_SHARING;  // blocks of this part of k
       int token = token0 + neighbour * (MI_TOKENS / MI_SHARING);
 #if MI_WINDOWS
-      int line = token / w.corners[0], image = line / w.corners[1];
-      int x = w.lower[0] + (token - line * w.corners[0]) * w.steps[0], y = w.lower[1] + (line - image * w.corners[1]) * w.steps[1];
+      Corner corner(w, token);
       int tap = first / w.chunks, part = first - tap * w.chunks, down = tap / w.across, across = tap - down * w.across;
 #endif
 #pragma unroll 1
@@ -177,6 +175,7 @@ extern "C" __global__ void __launch_bounds__(THREADS + 32, 1) product_sm90(
         u32 to = base + AT_TOKENS + stage * TOKENS_NBYTES + neighbour * SHARED_NBYTES, barrier = tokens_here + 8 * stage;
 #if MI_WINDOWS
         int channel = part * ELEMENTS, beside = across * w.spread[0], below = down * w.spread[1];
+        int x = corner.x, y = corner.y, image = corner.image;
         if (MI_SHARING > 1) load_columns_for(sharing, to, tokens, barrier, channel, x, y, image, beside, below);
         else load_columns(to, tokens, barrier, channel, x, y, image, beside, below);
         if (++part == w.chunks) {
