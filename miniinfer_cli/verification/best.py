@@ -23,7 +23,7 @@ from miniinfer_cli.errors import ModelError, UsageError
 from miniinfer_cli.ir import DType, dtype_of
 from miniinfer_cli.ir.quantization import FORMATS, FP8, INT8
 from miniinfer_cli.runtime.engine import Engine
-from miniinfer_cli.verification.comparison import OF_BUILDS, OutputError, compare, tolerance_of
+from miniinfer_cli.verification.comparison import OF_BUILDS, OutputError, compare, tolerance_of, worst_of
 from miniinfer_cli.verification.keeping import ReadFeeds, run_somewhere
 from miniinfer_cli.verification.trials import Shapes
 from miniinfer_cli.verification.verify import as_types
@@ -115,6 +115,8 @@ def find_best(
         off, reason = errors.get(name), reasons.get(name, "")
         if off is not None and not off.ok:
             reason = f"output {off.name!r} is off by more than is allowed{f': {off.reason}' if off.reason else ''}"
+        elif off is not None and off.says_nothing:
+            reason = f"the outputs show nothing: {off.name!r} is {off.says_nothing}"
         forms.append(Form(name, times.get(name), off, reason))
     taken = min((f for f in forms if not f.reason and f.time_ms is not None), key=lambda f: f.time_ms or 0.0, default=forms[0])
     own = _as(options, taken.precision)
@@ -217,7 +219,7 @@ def _worst(
         found = compare(output, got, want, allowed)
         # ``compare`` allows an f32 what its type does, where that is more.
         errors.append(replace(found, ok=found.ok and found.relative <= allowed, tolerance=allowed))
-    return max(errors, key=lambda o: (not o.ok, o.relative))
+    return worst_of(errors)
 
 
 def _measured(engines: Mapping[str, Engine], feeds: Mapping[str, Any], progress: Callable[[str], None]) -> dict[str, float]:

@@ -121,9 +121,13 @@ def _kind_of(value: Any) -> str:
     return "nothing" if value is None else repr(value) if isinstance(value, (int, str)) else type(value).__name__
 
 
-def _worst(name: str, items: Sequence[OutputError]) -> OutputError:
+def worst_of(items: Sequence[OutputError]) -> OutputError:
     """The worst item; what says nothing is better than any other that is equal, so that it stands only for such as itself."""
-    return min(items, key=lambda o: (o.ok, bool(o.says_nothing), -o.relative), default=replace(_same(name), says_nothing=EMPTY))
+    return min(items, key=lambda o: (o.ok, bool(o.says_nothing), -o.relative))
+
+
+def _worst(name: str, items: Sequence[OutputError]) -> OutputError:
+    return worst_of(items) if items else replace(_same(name), says_nothing=EMPTY)
 
 
 def _compare_floats(name: str, got: Any, expected: Any, tolerance: float) -> OutputError:

@@ -73,6 +73,13 @@ def test_without_samples_there_are_no_8_bits_and_errors_are_a_guess(monkeypatch)
     assert given.guessed == ()
 
 
+def test_outputs_without_a_number_let_nothing_be_taken(monkeypatch):
+    timed(monkeypatch, {"f16": 1.0})
+    found = find_best(tower(16), BuildOptions(), lambda graph, constants: {"x": samples(16) * np.nan}, device="cpu")
+    assert found.precision == "f32"
+    assert [f.reason for f in found.forms] == ["", *["the outputs show nothing: 'p1' is NaN everywhere"] * 2]
+
+
 def test_what_is_kept_is_kept_in_the_form_that_it_is_for(monkeypatch):
     timed(monkeypatch, {"int8": 1.0})
     options = BuildOptions(calibrate=[samples(64)], keep_float=("fc0",), keep_fp32=("fc1",))
