@@ -111,7 +111,10 @@ def test_what_is_refused(miniinfer, tmp_path):
     for words, told in (
         (("--fp8",), "--fp8 has nothing to calibrate with"),
         (("--fp8", "--int8", "--calibration-cache", "c"), "--int8 and --fp8 exclude each other"),
-        (("--fp8", "--calibration-cache", tmp_path / "none"), "node '/conv1/Conv' has no scale for what it reads"),
+        (
+            ("--fp8", "--calibration-cache", tmp_path / "none"),
+            "node '/conv1/Conv' has no scale for what it reads: there is no file",
+        ),
     ):
         outcome = miniinfer("build", DIGITS, "--dry-run", *words)
         assert (outcome.code, told in outcome.err) == (2, True), outcome.err

@@ -68,11 +68,14 @@ def scales_for(
     Raises UsageError where neither has a value, or a sample does not go with the model; ModelError where a value is not finite.
     """
     format = chosen.format
-    known = dict(read_cache(cache, format) or {}) if cache is not None else {}
+    stored = None if cache is None else read_cache(cache, format)
+    known = dict(stored or {})
     missing = [v.name for v in chosen.readers if v.name not in known]
     if missing and data is None:
         first = _first_reader(chosen, missing[0])
-        where = "there is nothing to calibrate with" if cache is None else f"{cache} has no scale of {missing[0]!r}"
+        where = f"{cache} has no scale of {missing[0]!r}"
+        if stored is None:
+            where = "there is nothing to calibrate with" if cache is None else f"there is no file {cache}"
         raise UsageError(f"{format.name}: node {first.name!r} has no scale for what it reads: {where}", hint=NO_DATA)
     if missing:
         found = _observed(graph, chosen, missing, Histogram, data, ranges, progress)
