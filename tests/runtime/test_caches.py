@@ -278,6 +278,19 @@ def test_what_measures_appends_nothing(opened):
         assert (len(times), context.length) == (len(engine.program(arrays).steps), 11)
 
 
+@pytest.mark.parametrize("count", [1, 4])
+def test_what_measures_leaves_rows_of_turns_since_its_inputs_were_copied(opened, count):
+    """An I/O slot still holds the inputs of a turn whose tokens did not count; what counts lies in their rows now."""
+    engine, ids = opened(group_query_attention()), tokens(2, 12)
+    with engine.create_context() as context:
+        others = {"input_ids": ids[:, 6 : 6 + count]}
+        for feeds in ({"input_ids": ids}, others):  # the first one makes the slots large enough for what comes
+            context.run(feeds, counts=[0, 0])
+        context.run({"input_ids": ids[:, :6]})
+        context.start(engine.check(others), transfers=False).wait()
+        np.testing.assert_allclose(context.run({"input_ids": ids[:, 6:]})["logits"], logits_of(ids)[:, 6:], **CLOSE)
+
+
 def test_a_fork_diverges_and_rows_can_be_forgotten(opened):
     engine, ids, others = opened(group_query_attention()), tokens(1, 12), tokens(1, 13)
     with engine.create_context() as context:

@@ -139,7 +139,7 @@ class CudaContext:
             self._copy_in(program.made, slot, inputs, before)
             values = self._run(program, binding, inputs, slot.computed, within)
             if commit:
-                self.states.replace(program.made, slot)
+                self._commit(program.made, slot)
             end = self._copy_out(binding, slot, behind, on_device=on_device)
         except BaseException:
             self._undo(slot)
@@ -363,6 +363,13 @@ class CudaContext:
             self.copy_in.record(slot.uploaded)
             self.compute.wait(slot.uploaded)
 
+    def _commit(self, made: CudaProgram, slot: IoSlot) -> None:
+        """The states are what the program made of them in ``slot``, for all that is enqueued from here on."""
+        self.states.replace(made, slot)
+        if any(state.present is None for state in made.states):
+            for one in self.memory.slots:  # their inputs, computed once more, would be written over rows that count by now
+                one.filled = None
+
     def _copy_out(self, binding: BoundProgram, slot: IoSlot, around: Pair | None, *, on_device: bool) -> Event:
         """Everything in one copy; only what the host must cut to a count, where outputs stay on the device.
 
@@ -429,7 +436,7 @@ class CudaContext:
             values = HostValues(self, program, binding, inputs)
             taken = time_steps(self._device, self.runner, binding, values)
             if commit:
-                self.states.replace(program.made, slot)
+                self._commit(program.made, slot)
             self.compute.record(slot.computed)
             end = self._copy_out(binding, slot, None, on_device=on_device)
         except BaseException:
