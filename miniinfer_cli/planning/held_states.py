@@ -1,6 +1,8 @@
 """The states of a graph as values, and the nodes that may write new rows into the state itself."""
 
-from miniinfer_cli.ir import Graph, Node, Value
+from miniinfer_cli.errors import ModelError
+from miniinfer_cli.ir import Graph, Node, Type, Value
+from miniinfer_cli.wording import Wording
 
 
 def state_values(graph: Graph) -> tuple[tuple[Value, Value], ...]:
@@ -10,6 +12,13 @@ def state_values(graph: Graph) -> tuple[tuple[Value, Value], ...]:
     inputs = {v.name: v for v in graph.inputs}
     outputs = dict(zip(graph.output_names, graph.outputs, strict=True))
     return tuple((inputs[p.past], outputs[p.present]) for p in graph.states.pairs)
+
+
+def changed_type(past: Type | None, present: Type | None) -> ModelError:
+    """The error that a state is no longer what it was: the output's type is another one than the input's."""
+    same = "give inputs for which both are the same; a cache that grows wants"
+    hint = Wording(f"{same} kv_cache=ROWS where the plan is built", flags=f"{same} --kv-cache ROWS where the plan is built")
+    return ModelError(f"a state changes its type: the output is {present}, the state {past}", hint=hint)
 
 
 def appending_nodes(graph: Graph) -> frozenset[Node]:

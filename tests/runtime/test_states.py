@@ -9,7 +9,7 @@ import miniinfer_cli
 from engine_format import read_plan
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.devices.opening import load
-from miniinfer_cli.errors import DeviceError, LimitExceeded, MiniinferError, UsageError
+from miniinfer_cli.errors import DeviceError, LimitExceeded, MiniinferError, ModelError, UsageError
 from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.serving.batcher import Batcher
 from tests.cached_models import group_query_attention
@@ -242,6 +242,22 @@ def test_a_state_whose_size_nobody_tells():
     )
     with load(plan, "cpu") as engine, pytest.raises(UsageError, match=r"the size of state 'h', f32\[n\], does not follow"):
         engine.run({"x": np.zeros(2, "f")})
+
+
+@pytest.mark.parametrize(
+    "grown",
+    [
+        "hn = Concat<axis = 0>(h, x)",
+        "zero = Constant<value = int64[1] {0}>() places = NonZero(h) flat = Squeeze(places, zero) hn = Cast<to = 1>(flat)",
+    ],
+)
+def test_a_state_that_grows_is_refused_without_a_capacity(opened, grown):
+    engine = opened(f"g (float[2] x, float[n] h, float[n] z) => (float[2] y, float[m] hn) {{ y = Relu(x) {grown} }}", ["h:hn"])
+    feeds = {"x": np.ones(2, "f"), "z": np.ones(1, "f")}
+    with engine.create_context() as context:
+        for call in (context.run, lambda feeds: context.enqueue(feeds).result()):
+            with pytest.raises(ModelError, match=r"a state changes its type: .* the state f32\[1\]\n  hint: .*kv_cache=ROWS"):
+                call(feeds)
 
 
 def test_a_state_beside_branches_that_an_input_chooses(opened):

@@ -11,11 +11,12 @@ from miniinfer_cli.backends.cpu.results import ResultMemory
 from miniinfer_cli.backends.cpu.routine import nbytes_of, shape_of
 from miniinfer_cli.backends.reference import own, place_of, run_reference, static_tensor
 from miniinfer_cli.errors import LimitExceeded, MiniinferError, OutOfMemoryError
-from miniinfer_cli.ir import Array, numpy_dtype
+from miniinfer_cli.ir import Array, TensorType, dtype_of, numpy_dtype
 from miniinfer_cli.ops.agreement import expect_told
 from miniinfer_cli.ops.budget import Budget, current
 from miniinfer_cli.ops.products import Call, in_order
 from miniinfer_cli.ops.registry import RunGraph
+from miniinfer_cli.planning.held_states import changed_type
 from miniinfer_cli.planning.late_parts import is_late_part
 
 _COPIED_NBYTES = 1 << 15  # of an input: copying it takes less than making its readers ready
@@ -109,8 +110,13 @@ class CpuExecution:
                 self._let_go(slot)
 
     def _commit(self) -> None:
+        """Raises ModelError where what is to replace a state has another size, as data decided; then nothing is replaced."""
         replaced = [s for s in self.program.states if not s.in_place]
         made = [self._slots[s.present] for s in replaced]
+        for state, array in zip(replaced, made, strict=True):
+            past = self._slots[state.past]
+            if array.shape != past.shape:
+                raise changed_type(*(TensorType(dtype_of(a), a.shape) for a in (past, array)))
         pasts = {id(self._slots[s.past]) for s in replaced}
         if len(made) > 1:  # what one state is replaced by may be another
             made = [array.copy() if id(array) in pasts else array for array in made]

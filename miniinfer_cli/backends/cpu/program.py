@@ -24,7 +24,7 @@ from miniinfer_cli.ir import Constant, Graph, Node, TensorType, Type, Value, num
 from miniinfer_cli.ops.budget import current
 from miniinfer_cli.ops.inference import Types, infer_graph
 from miniinfer_cli.planning.flow import sources_of
-from miniinfer_cli.planning.held_states import appending_nodes, state_values
+from miniinfer_cli.planning.held_states import appending_nodes, changed_type, state_values
 from miniinfer_cli.planning.late_parts import LatePart, is_late_part, late_parts
 from miniinfer_cli.planning.memory import MemoryLayout, Part, StepUse, plan_memory
 
@@ -137,6 +137,9 @@ class CpuProgram:
         in_state = {slot for step in self.steps if step.in_state for slot in step.outputs}
         self.states = tuple(HeldState(self.slots[past], self.slots[new], self.slots[new] in in_state) for past, new in pairs)
         self.state_types: tuple[Type | None, ...] = tuple(types[past] for past, _ in pairs)
+        for past, new in pairs:
+            if static_tensor(types[new]) is not None and types[new] != types[past]:
+                raise changed_type(types[past], types[new])
         names = frozenset() if graph.states is None else graph.states.outputs
         handed = [i for i, name in enumerate(graph.output_names) if name not in names]
         self.handed_slots = tuple(self.output_slots[i] for i in handed)

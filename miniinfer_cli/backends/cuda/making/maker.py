@@ -26,12 +26,11 @@ from miniinfer_cli.backends.cuda.making.ways import ByTactic, Inline, OnHost, Sa
 from miniinfer_cli.backends.cuda.scheduling.layout import lay_out_memory
 from miniinfer_cli.backends.node_estimates import rate_of, weights_nbytes_of
 from miniinfer_cli.backends.reference import kind_of, settled, static_tensor
-from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Constant, DType, Graph, Node, TensorType, Type, Value, dtype_of, numpy_dtype
 from miniinfer_cli.ir.parts import leaving, reading
 from miniinfer_cli.ops.inference import Types, infer_graph
 from miniinfer_cli.planning import late_parts
-from miniinfer_cli.planning.held_states import appending_nodes, state_values
+from miniinfer_cli.planning.held_states import appending_nodes, changed_type, state_values
 
 _COUNT = TensorType(DType.I64, (1,))
 
@@ -297,8 +296,7 @@ class _Maker(Draft):
         for past, slot in self._states:
             kind, root = static_tensor(self.slots[slot].type), self.slots[self.slots[slot].root]
             if kind is None or kind != self.slots[past].type:
-                told = f"the output is {self.slots[slot].type}, the state {self.slots[past].type}"
-                raise ModelError(f"a state changes its type: {told}", hint="give inputs for which both are the same")
+                raise changed_type(self.slots[past].type, self.slots[slot].type)
             if slot in self._written and self.slots[slot].root == past:
                 states.append(HeldState(past, None))
                 continue
