@@ -225,8 +225,8 @@ def find_layout(engine: BatchedEngine, batch_dim: str | None, pad: Mapping[str, 
 def _expect_stateless(engine: BatchedEngine) -> None:
     if engine.graph.states is not None:
         raise UsageError(
-            "the plan keeps states between inferences, which requests of one batch would share",
-            hint=Wording("give each sequence a context of its own: engine.create_context()", flags=_WITHOUT.flags),
+            "the plan keeps states between inferences, which requests of several callers would share",
+            hint="give each sequence a context of its own: engine.create_context() (docs/state.md)",
         )
 
 

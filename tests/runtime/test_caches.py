@@ -209,12 +209,16 @@ def test_what_uses_the_length_in_another_way_is_refused_by_name(model, message):
 
 def test_what_is_no_cache_and_what_is_too_small():
     plain = parsed("g (float[2] x) => (float[2] y) { y = Relu(x) }")
-    with pytest.raises(UsageError, match=r"no input and output are called as a cache is.*\n  hint: name each pair: state="):
+    with pytest.raises(
+        UsageError, match=r"no input and output are called as a cache is.*\n  hint: name each pair that grows: state="
+    ):
         miniinfer_cli.build(plain, kv_cache=8)
     with pytest.raises(UsageError, match=r"kv_cache: 16 rows, but the cache 'key_cache' has 24"):
         miniinfer_cli.build(tensor_scatter(24), kv_cache=16)
     with pytest.raises(UsageError, match="kv_cache: 65 rows, but the model knows positions for 64"):
         miniinfer_cli.build(group_query_attention(), kv_cache=65)
+    with pytest.raises(ModelError, match=r"reads a cache as keys or as values alone\n  hint: name the pairs of all caches"):
+        miniinfer_cli.build(exported_llama(), kv_cache=8, state=["past_key_values.0.key:present.0.key"])
     for rows in (0, -1, True, 1.5):
         with pytest.raises(UsageError, match="kv_cache: expected a number of rows, got"):
             miniinfer_cli.build(plain, kv_cache=rows)

@@ -83,7 +83,9 @@ def test_a_plan_without_inputs_is_not_batched():
 def test_a_plan_that_keeps_states_is_refused():
     with open_cpu() as engine:
         engine.graph.states = States((StatePair("x", "y"),))
-        with pytest.raises(UsageError, match="the plan keeps states between inferences"):
+        with pytest.raises(
+            UsageError, match=r"the plan keeps states between inferences, .* of several callers would share\n  hint: give each"
+        ):
             find_layout(engine, None, {})
 
 

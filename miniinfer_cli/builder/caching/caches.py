@@ -123,7 +123,10 @@ class _Job:
             raise _at(others[0], f"({others[0].op}) reads a cache, and is no attention")
         for node in attentions:
             if node.inputs[1] not in presents or node.inputs[2] not in presents:
-                raise _at(node, "reads a cache as keys or as values alone")
+                hint = Wording(
+                    "name the pairs of all caches, or of none", flags="give --state for the pairs of all caches, or for none"
+                )
+                raise ModelError("reads a cache as keys or as values alone", hint=hint).at(f"node {node.name!r}")
             attend_by_length(graph, node, lengths.total, probed)
         self._replace_lengths(lengths, probed)
         for cache in self.caches:

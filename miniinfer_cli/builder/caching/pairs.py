@@ -49,7 +49,8 @@ def pairs_by_name(graph: Graph) -> tuple[tuple[str, str], ...]:
         raise UsageError(
             "no input and output are called as a cache is: past_key_values.0.key and present.0.key, say",
             hint=Wording(
-                f"name each pair: state=['INPUT:OUTPUT', ...]; {told}", flags=f"name each pair: --state INPUT:OUTPUT; {told}"
+                f"name each pair that grows: state=['INPUT:OUTPUT', ...], or leave kv_cache out; {told}",
+                flags=f"name each pair that grows: --state INPUT:OUTPUT, or leave --kv-cache out; {told}",
             ),
         )
     return tuple(found)
