@@ -30,7 +30,6 @@ from miniinfer_cli.backends.cuda.tactics.convolution.integer_kernels import (
 from miniinfer_cli.backends.cuda.tactics.convolution.integer_regions import PACK, IntegerRegion
 from miniinfer_cli.backends.cuda.tactics.convolution.pixel_products import windows_of
 from miniinfer_cli.backends.cuda.tactics.products.byte_product_sm90 import (
-    TOKENS,
     ByteForm,
     ByteProduct,
     byte_forms,
@@ -40,7 +39,7 @@ from miniinfer_cli.backends.cuda.tactics.products.byte_product_sm90 import (
     tiles_along,
 )
 from miniinfer_cli.backends.cuda.tactics.products.few_tokens import key_of, needs_arch
-from miniinfer_cli.backends.cuda.tactics.products.large_products import LARGE
+from miniinfer_cli.backends.cuda.tactics.products.large_products import key_of as large_key_of
 from miniinfer_cli.backends.cuda.tactics.products.product_heuristic import PRODUCTS, ProductHeuristic
 from miniinfer_cli.backends.cuda.tactics.products.product_records import Product
 from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import Finish, Windows, product_launch
@@ -226,10 +225,8 @@ def _by_many(
         work.add(byte_launch(p, form, ends_of(region), *places, target.multiprocessors))
 
     down, across = tiles_along(p, form)
-    flops = 2 * down * form.sharing * TOKENS * across * form.features * p.chunks * p.steps * 32
-    together = f", {form.sharing} together" if form.sharing > 1 else ""
-    key = f"{LARGE} {TOKENS}x{form.features}, {form.stages} ahead{together}"
-    return _tactic(key, emit, _estimate(region, found, flops), table)
+    flops = 2 * down * form.sharing * form.tokens * across * form.features * p.chunks * p.steps * 32
+    return _tactic(large_key_of(form), emit, _estimate(region, found, flops), table)
 
 
 def _operands(work: Work, region: IntegerRegion) -> list[Operand]:

@@ -53,6 +53,11 @@ class ByteForm:
     sharing: int = 1
 
     @property
+    def tokens(self) -> int:
+        """Of a tile."""
+        return TOKENS
+
+    @property
     def shared_nbytes(self) -> int:
         """Bytes of shared memory of a block."""
         return self.stages * ((TOKENS + self.features) * CHUNK_NBYTES + 16)

@@ -153,7 +153,7 @@ def _tactics(
     taps = 1 if windows is None else math.prod(windows.kernel)
     tokens = TokenProduct(p.m, p.n, k, p.a, result, p.lda, p.ldd)
     finish = ending.finish(body)
-    summed = extra.summary is None or (p.n % PIECE == 0 and pack_of(tokens, finish, _places(operands, ending)) * 8 == PIECE)
+    summed = extra.summary is None or (p.n % PIECE == 0 and pack_of(tokens, finish, [operands.d, *ending.places]) * 8 == PIECE)
     rows = extra.rows
     if not summed or (rows is not None and (p.k % PIECE or not p.a.is_half)):
         return ()
@@ -168,8 +168,7 @@ def _tactics(
     def tactic(form: Form) -> Tactic:
         def emit(work: Work) -> None:
             packed, *_ = [work.derive(d) for d in (extra.scaling.tiles() if extra.scaling else (tiles_of(weights, p, taps),))]
-            read = [operand for operand, *_ in ending.operands]
-            places = operands.a, packed, operands.d, read
+            places = operands.a, packed, operands.d, ending.places
             work.add(product_launch(tokens, form, finish, *places, rows=extra.rows, summary=extra.summary, windows=windows))
 
         flops = 2 * math.prod(grid_of(tokens, form)) // form.split * FEATURES * form.rows * form.tokens * k
@@ -189,7 +188,3 @@ def key_of(form: Form) -> str:
 def needs_arch(arch: int, target: Target) -> str:
     """What the target lacks that is not exactly of this architecture."""
     return "" if target.arch == arch else f"it is for sm_{arch} alone, and this is sm_{target.arch}"
-
-
-def _places(operands: Operands, ending: Ending) -> list[Operand]:
-    return [operands.d, *(operand for operand, *_ in ending.operands)]

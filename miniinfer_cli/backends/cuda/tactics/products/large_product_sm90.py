@@ -182,7 +182,6 @@ def large_launch(
         raise ValueError(f"rows of {p.k} elements of {p.dtype} have no pieces of {PIECE}, or alpha is not 1")
     if summary is not None and not has_pieces(p, finish, (result, *operands)):
         raise ValueError(f"results of {p.features} features have no pieces of {PIECE}, lie at no whole vectors, or never wait")
-    unused = MOST_OPERANDS - len(operands)
     defines = (
         ("MI_T", c_type(p.dtype)),
         ("MI_S", c_type(p.waiting)),
@@ -212,17 +211,14 @@ def large_launch(
         ("MI_KEEPS_ROWS", str(int(rows is not None and rows.kept is not None))),
         ("MI_SUMMARY", str(int(summary is not None))),
         ("MI_WINDOWS", str(int(p.windows is not None))),
-        *((f"MI_X{i}", c_type(t)) for i, t in enumerate((*finish.types, *(DType.F32,) * unused))),
-        *((f"MI_STEP{i}", str(s)) for i, s in enumerate((*finish.steps, *(0,) * unused))),
-        ("MI_BODY", finish.body),
-        ("MI_FINISH(s, x0, x1, x2, x3, y)", finish.call),
+        *finish_defines(finish, DType.F32),
     )
     seen, read = token_map(p, form.tokens, tokens), weight_map(p, form.features // form.sharing, weights)
     down, columns = tiles_along(p, form)
     beside = result_map(p, operands[0], finish.rows[0]) if tabled else seen
     copied = result_map(p, result, p.result_pitch) if tabled or plain or early else seen
-    values: list[Argument] = [seen, read, beside, copied, result, bias or NULL, *operands, *(NULL,) * unused]
-    values += [np.array((*finish.rows, *(0,) * unused), np.int64), np.int64(p.result_pitch), np.float32(p.alpha)]
+    values: list[Argument] = [seen, read, beside, copied, result, bias or NULL, *finish_arguments(finish, operands)]
+    values += [np.int64(p.result_pitch), np.float32(p.alpha)]
     values += [np.int32(n) for n in (p.features, p.count, p.chunks, down, columns, band)]
     values += [NULL, NULL] if rows is None else [rows.statistics, rows.shift or NULL]
     values += [summary or NULL, np.float32(rows.epsilon if rows else 0), np.float32(1 / rows.factor if rows else 1)]
@@ -239,6 +235,23 @@ def large_launch(
         form.shared_nbytes(p.waiting, scales=rows is not None),
         LaunchAttributes(cluster=(form.sharing, 1, 1)),
     )
+
+
+def finish_defines(finish: Finish, unused: DType) -> tuple[tuple[str, str], ...]:
+    """Macros of what finishes a sum; operands that it has not are of type ``unused``."""
+    less = MOST_OPERANDS - len(finish.types)
+    return (
+        *((f"MI_X{i}", c_type(t)) for i, t in enumerate((*finish.types, *(unused,) * less))),
+        *((f"MI_STEP{i}", str(s)) for i, s in enumerate((*finish.steps, *(0,) * less))),
+        ("MI_BODY", finish.body),
+        ("MI_FINISH(s, x0, x1, x2, x3, y)", finish.call),
+    )
+
+
+def finish_arguments(finish: Finish, operands: Sequence[Operand]) -> tuple[Argument, ...]:
+    """What it reads, and how far rows of that lie apart, in elements."""
+    less = MOST_OPERANDS - len(operands)
+    return (*operands, *(NULL,) * less, np.array((*finish.rows, *(0,) * less), np.int64))
 
 
 def token_map(p: LargeProduct, count: int, tokens: Operand) -> TensorMap[Operand]:

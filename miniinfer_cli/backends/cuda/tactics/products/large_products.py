@@ -9,7 +9,8 @@ from miniinfer_cli.backends.cuda.contract.tactic import Tactic
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.contract.types import element_nbytes
 from miniinfer_cli.backends.cuda.contract.work import Work
-from miniinfer_cli.backends.cuda.tactics.products.few_tokens import NOTHING_ELSE, Extra, filled_k, moved_nbytes
+from miniinfer_cli.backends.cuda.tactics.products.byte_product_sm90 import ByteForm
+from miniinfer_cli.backends.cuda.tactics.products.few_tokens import NOTHING_ELSE, Extra, filled_k, moved_nbytes, needs_arch
 from miniinfer_cli.backends.cuda.tactics.products.large_product_sm90 import (
     MOST_PITCH,
     LargeForm,
@@ -157,7 +158,7 @@ def _tactics(
 
         down, across = tiles_along(large, form)
         flops = 2 * down * form.sharing * form.tokens * across * form.features * k
-        return Tactic(key_of(form), emit, Estimate(flops, moved), partial(_needs, table.large_arch))
+        return Tactic(key_of(form), emit, Estimate(flops, moved), partial(needs_arch, table.large_arch))
 
     def by_turns(form: NarrowForm) -> Tactic:
         def emit(work: Work) -> None:
@@ -166,7 +167,7 @@ def _tactics(
             work.add(narrow_launch(large, form, finish, *places, target.multiprocessors))
 
         flops = 2 * -(-p.m // form.tokens) * form.tokens * FEATURES * k
-        return Tactic(narrow_key_of(form), emit, Estimate(flops, moved), partial(_needs, table.large_arch))
+        return Tactic(narrow_key_of(form), emit, Estimate(flops, moved), partial(needs_arch, table.large_arch))
 
     finishes = not leaves_by_map(large, finish)
     room, scales = target.shared_nbytes, scaling is not None
@@ -189,7 +190,7 @@ def _does(extra: Extra, large: LargeProduct, operands: Operands, finish: Finish,
     return extra.summary is None or has_pieces(large, finish, places)
 
 
-def key_of(form: LargeForm) -> str:
+def key_of(form: LargeForm | ByteForm) -> str:
     """What a tactic of this form is called."""
     together = f", {form.sharing} together" if form.sharing > 1 else ""
     return f"{LARGE} {form.tokens}x{form.features}, {form.stages} ahead{together}"
@@ -198,7 +199,3 @@ def key_of(form: LargeForm) -> str:
 def narrow_key_of(form: NarrowForm) -> str:
     """The same where two warpgroups take tiles in turns."""
     return f"{LARGE} {form.tokens}x{FEATURES} by turns, {form.stages} ahead"
-
-
-def _needs(arch: int, target: Target) -> str:
-    return "" if target.arch == arch else f"it is for sm_{arch} alone, and this is sm_{target.arch}"

@@ -9,6 +9,8 @@ from miniinfer_cli.backends.cuda.contract.steps import NULL, Argument, Kernel, L
 from miniinfer_cli.backends.cuda.contract.types import c_type, element_nbytes
 from miniinfer_cli.backends.cuda.tactics.products.large_product_sm90 import (
     LargeProduct,
+    finish_arguments,
+    finish_defines,
     finishes_early,
     is_plain,
     is_whole,
@@ -16,7 +18,7 @@ from miniinfer_cli.backends.cuda.tactics.products.large_product_sm90 import (
     token_map,
     weight_map,
 )
-from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import ARCH, MOST_OPERANDS, Finish
+from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import ARCH, Finish
 from miniinfer_cli.backends.cuda.tactics.products.token_forms import CHUNK_NBYTES, FEATURES, MOST_SHARED
 
 FILE = "sm90/narrow_product.cu"
@@ -84,8 +86,6 @@ def narrow_launch(
         why = f"{p.features} features of {p.dtype} to {p.result}"
     if why or not is_whole(p, finish, (result, *operands)):
         raise ValueError(why or "rows that are no whole vectors")
-    unused = MOST_OPERANDS - len(operands)
-    kinds = [*map(c_type, finish.types), *(c_type(p.result),) * unused]
     defines = (
         ("MI_T", c_type(p.dtype)),
         ("MI_D", c_type(p.result)),
@@ -99,15 +99,11 @@ def narrow_launch(
         ("MI_PLAIN", str(int(is_plain(p, finish)))),
         ("MI_EARLY", str(int(finishes_early(p, finish)))),
         ("MI_OPERANDS", str(len(operands))),
-        *((f"MI_X{i}", kind) for i, kind in enumerate(kinds)),
-        *((f"MI_STEP{i}", str(s)) for i, s in enumerate((*finish.steps, *(0,) * unused))),
-        ("MI_BODY", finish.body),
-        ("MI_FINISH(s, x0, x1, x2, x3, y)", finish.call),
+        *finish_defines(finish, p.result),
         ("MI_WINDOWS", str(int(p.windows is not None))),
     )
     maps = token_map(p, form.tokens, tokens), weight_map(p, FEATURES, weights), result_map(p, result, p.result_pitch, form.tokens)
-    values: list[Argument] = [*maps, bias or NULL, *operands, *(NULL,) * unused]
-    values += [np.array((*finish.rows, *(0,) * unused), np.int64), np.float32(p.alpha)]
+    values: list[Argument] = [*maps, bias or NULL, *finish_arguments(finish, operands), np.float32(p.alpha)]
     values += [np.int32(n) for n in (p.features, p.count, p.chunks)]
     if p.windows is not None:
         values.append(p.windows.argument(element_nbytes(p.dtype)))
