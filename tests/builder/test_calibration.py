@@ -4,13 +4,16 @@ import struct
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from engine_format.records import DimensionRange
+from miniinfer_cli.builder.building import build_plan
 from miniinfer_cli.builder.calibration.cache import read_cache, write_cache
 from miniinfer_cli.builder.calibration.calibrate import Method
 from miniinfer_cli.builder.calibration.data import ROWS, Samples, pieces
 from miniinfer_cli.builder.calibration.histogram import METHODS, Histogram
-from miniinfer_cli.errors import UsageError
+from miniinfer_cli.builder.options import BuildOptions
+from miniinfer_cli.errors import ModelError, UsageError
 from miniinfer_cli.ir import DType, Graph, TensorType, symbol
 from miniinfer_cli.ir.quantization import FP8, INT8
 from miniinfer_cli.ops.cast import convert
@@ -197,3 +200,24 @@ def test_a_cache_of_other_numbers_is_refused(tmp_path):
         assert read_cache(path, format) == {"x": 0.5}
         with pytest.raises(UsageError, match=f"holds the scales of {format.name}, and {other.name} is asked for"):
             read_cache(path, other)
+
+
+def accumulating(multiplied):
+    """x [2, 16] and a state h, which becomes the Tanh of both; ``multiplied`` names what a product with weights reads."""
+    sizes = {"x": 16, "h": 16, "n": 16, "y": 8}
+    ends = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, size]) for name, size in sizes.items()}
+    nodes = [("Add", ["x", "h"], ["s"]), ("Tanh", ["s"], ["n"]), ("MatMul", [multiplied, "w"], ["y"])]
+    weights = numpy_helper.from_array(np.random.default_rng(0).standard_normal((16, 8)).astype(np.float32), "w")
+    made = [helper.make_node(*node, name=node[0]) for node in nodes]
+    graph = helper.make_graph(made, "accumulating", [ends["x"], ends["h"]], [ends["y"], ends["n"]], [weights])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_what_becomes_a_state_is_seen_and_a_state_is_not():
+    samples = [{"x": np.full((2, 16), 0.25, np.float32)}]
+    for read, largest in (("n", np.tanh(0.25)), ("s", 0.25), ("x", 0.25)):
+        options = BuildOptions(int8=True, calibrate=samples, calibration_method="minmax", state=("h:n",))
+        done = build_plan(accumulating(read), None, options).quantized
+        assert done.scales == {read: pytest.approx(largest / 127, rel=1e-5)}
+    with pytest.raises(ModelError, match="node 'MatMul': 'h', which it reads, is a state"):
+        build_plan(accumulating("h"), None, options)

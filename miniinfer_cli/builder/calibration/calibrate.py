@@ -13,7 +13,7 @@ from miniinfer_cli.builder.calibration.data import Samples, pieces
 from miniinfer_cli.builder.calibration.histogram import METHODS, PERCENTILE, ChannelMaxima, Histogram
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import ModelError, UsageError
-from miniinfer_cli.ir import Array, Graph, Node
+from miniinfer_cli.ir import Array, Graph, Node, States
 from miniinfer_cli.ir.quantization import INT8
 from miniinfer_cli.passes.pipeline import optimize_narrowed
 from miniinfer_cli.passes.precision.choose_quantized import Quantized
@@ -125,8 +125,17 @@ def _observed(
     shown = graph.copy()
     values = {v.name: v for v in shown.values() if v.name in found}
     inputs = list(graph.inputs)
-    made = [name for name in names if values[name] not in shown.inputs]
-    shown.set_outputs([values[name] for name in made], made)
+    states = shown.states or States(())
+    for name in sorted(states.inputs & found.keys()):
+        node = _first_reader(chosen, name)
+        raise ModelError(
+            f"node {node.name!r}: {name!r}, which it reads, is a state, and samples show only how it begins",
+            hint=keep_float_hint(node),
+        )
+    ends = zip(shown.output_names, shown.outputs, strict=True)
+    kept = {name: value for name, value in ends if name in states.outputs}  # nobody is given these, so they have other names, too
+    made = {name: f"{name}_observed" for name in names if values[name] not in shown.inputs}
+    shown.set_outputs([*(values[name] for name in made), *kept.values()], [*made.values(), *kept])
     remove_dead_nodes(shown)
     optimize_narrowed(shown)
     done = 0
@@ -138,7 +147,7 @@ def _observed(
                 except UsageError as error:
                     raise error.at(sample.name) from None
                 for name, seen in found.items():
-                    array = results.get(name, feeds.get(name))
+                    array = results.get(made.get(name, ""), feeds.get(name))
                     if array is not None:
                         seen.add(np.asarray(array, np.float32))
                 done += 1
