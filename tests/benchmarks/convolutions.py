@@ -19,7 +19,7 @@ import math
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -268,15 +268,7 @@ def measure(shape: Shape, batch: int, options: argparse.Namespace) -> dict[str, 
     graph, w, b = region(shape, batch, options.dtype)
     effort = Effort(1000, options.variants, 3.0, races=0, raced_each=0)
     with ExitStack() as stack:
-        model = stack.enter_context(load(freeze(graph), "cuda:0", DeviceOptions(**cache_options()))).model
-        site, *_ = collect_sites(graph, [v.type for v in graph.inputs], model.target, model.weights.holds)
-        reference, *others = site.candidates(model.target, model.libraries, effort)
-        trials = make_trials(site, _wanted([reference, *others]), model.target, model)
-        model.functions.prepare([kernel for trial in trials for kernel in trial.made.kernels])
-        programs = [(trial.candidate, LoadedProgram(trial.made, model)) for trial in trials]
-        for _, program in programs:
-            stack.callback(program.close)
-        rig = stack.enter_context(Rig(model, [program for _, program in programs], seed=3))
+        rig, programs, reference = placed(stack, graph, effort, _wanted)
         check = _Check(shape, batch, options.dtype, rig, programs[0][1], w, b)
         times: dict[str, float] = {}
         wrong: dict[str, float] = {}
@@ -288,6 +280,21 @@ def measure(shape: Shape, batch: int, options: argparse.Namespace) -> dict[str, 
                 times[candidate.name] = time_us(rig, program, once_us, options.rounds)
     row = {"shape": shape.name(batch), "layers": shape.layers, "floor": shape.floor_us(batch, options.dtype)}
     return {**row, "favourite": reference.name, "times": times, "wrong": wrong}
+
+
+def placed(
+    stack: ExitStack, graph: Graph, effort: Effort, wanted: Callable[[list[Candidate]], list[Candidate]]
+) -> tuple[Rig, list[tuple[Candidate, LoadedProgram]], Candidate]:
+    """The programs of those candidates for a graph of one node that are ``wanted``, on the device, and the favourite."""
+    model = stack.enter_context(load(freeze(graph), "cuda:0", DeviceOptions(**cache_options()))).model
+    site, *_ = collect_sites(graph, [v.type for v in graph.inputs], model.target, model.weights.holds)
+    favourite, *others = site.candidates(model.target, model.libraries, effort)
+    trials = make_trials(site, wanted([favourite, *others]), model.target, model)
+    model.functions.prepare([kernel for trial in trials for kernel in trial.made.kernels])
+    programs = [(trial.candidate, LoadedProgram(trial.made, model)) for trial in trials]
+    for _, program in programs:
+        stack.callback(program.close)
+    return stack.enter_context(Rig(model, [program for _, program in programs], seed=3)), programs, favourite
 
 
 def _wanted(candidates: Sequence[Candidate]) -> list[Candidate]:

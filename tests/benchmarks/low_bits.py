@@ -29,22 +29,17 @@ import miniinfer_cli
 from miniinfer_cli.backends.cuda.loading.loaded_program import LoadedProgram
 from miniinfer_cli.backends.cuda.tactics.products.few_tokens import WAY
 from miniinfer_cli.backends.cuda.tactics.products.large_products import LARGE
-from miniinfer_cli.backends.cuda.tuning.candidates import Candidate, Effort, collect_sites
+from miniinfer_cli.backends.cuda.tuning.candidates import Candidate, Effort
 from miniinfer_cli.backends.cuda.tuning.rig import Rig
-from miniinfer_cli.backends.cuda.tuning.trials import make_trials
-from miniinfer_cli.backends.interface import DeviceOptions
-from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.ir import DType, Graph, TensorType, Value, numpy_dtype
 from miniinfer_cli.ops import annotate, insert
 from miniinfer_cli.ops.activation import gelu
 from miniinfer_cli.ops.registry import OURS
 from miniinfer_cli.passes.precision.fuse_quantized import fuse_quantized
-from miniinfer_cli.planning.freeze import freeze
-from miniinfer_cli.runtime.cache_folder import cache_options
 from sample_models.catalogue import generate
 from sample_models.request import Request
-from tests.benchmarks.convolutions import Shape, exact, region, time_us
+from tests.benchmarks.convolutions import Shape, exact, placed, region, time_us
 from tests.benchmarks.joins import Replays, interleaved
 
 TYPES = {"int8": (DType.U8, DType.I8), "fp8": (DType.F8E4M3FN, DType.F8E4M3FN)}
@@ -74,6 +69,7 @@ CASES = [
 """Batches and shapes: ResNet-50's, then the products of BERT-base with 8192 rows."""
 _NBYTES_PER_US, _OPERATIONS_PER_US = 4.3e6, 1576e6
 _X_SCALE, _Z_SCALE = 0.02, 0.05
+_EFFORT = Effort(1000, 0, 3.0, races=0, raced_each=0)
 
 
 def main() -> int:
@@ -168,7 +164,7 @@ def measure(shape: Shape, batch: int, kind: str, options: argparse.Namespace) ->
     times: dict[str, float] = {}
     wrong: dict[str, float] = {}
     with ExitStack() as stack:
-        rig, programs, favourite = _placed(stack, made.graph, lambda c: _wanted(c, options.forms))
+        rig, programs, favourite = placed(stack, made.graph, _EFFORT, lambda c: _wanted(c, options.forms))
         check = _Check(shape, batch, kind, made, rig, programs[0][1])
         for candidate, program in programs:
             error, once_us = check.error(program)
@@ -187,21 +183,8 @@ def measure(shape: Shape, batch: int, kind: str, options: argparse.Namespace) ->
 def measure_halves(shape: Shape, batch: int, rounds: int) -> float:
     """What the heuristic's way takes in f16."""
     with ExitStack() as stack:
-        rig, ((_, program),), _ = _placed(stack, region(shape, batch, "f16")[0], lambda c: c[:1])
+        rig, ((_, program),), _ = placed(stack, region(shape, batch, "f16")[0], _EFFORT, lambda c: c[:1])
         return time_us(rig, program, rig.run(program, 0), rounds)
-
-
-def _placed(stack: ExitStack, graph: Graph, wanted: Any) -> tuple[Rig, list[tuple[Candidate, LoadedProgram]], Candidate]:
-    """The programs of the candidates on the device, and the favourite."""
-    model = stack.enter_context(load(freeze(graph), "cuda:0", DeviceOptions(**cache_options()))).model
-    site, *_ = collect_sites(graph, [v.type for v in graph.inputs], model.target, model.weights.holds)
-    first, *others = site.candidates(model.target, model.libraries, Effort(1000, 0, 3.0, races=0, raced_each=0))
-    trials = make_trials(site, wanted([first, *others]), model.target, model)
-    model.functions.prepare([kernel for trial in trials for kernel in trial.made.kernels])
-    programs = [(trial.candidate, LoadedProgram(trial.made, model)) for trial in trials]
-    for _, program in programs:
-        stack.callback(program.close)
-    return stack.enter_context(Rig(model, [program for _, program in programs], seed=3)), programs, first
 
 
 def _wanted(candidates: list[Candidate], forms: int) -> list[Candidate]:
