@@ -14,6 +14,7 @@ from miniinfer_cli.builder.calibration.data import reread, sampled_feeds
 from miniinfer_cli.builder.options import BuildOptions
 from miniinfer_cli.builder.precision import AUTO
 from miniinfer_cli.builder.quantizing import ask_for_integers, calibrated
+from miniinfer_cli.builder.states import ask_for_states, keep_asked
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import CheckFailed, UsageError
 from miniinfer_cli.ir import Array, Graph, dtype_of
@@ -126,9 +127,12 @@ class _Trial:
         keep = tuple(word for word in options.keep_float if word != AUTO)
         own = replace(options, keep_float=keep, precision=None, keep_fp32=())  # what is not of 8 bits is of f32 here
         graph, _, ranges = import_for(model, own)
+        caches = ask_for_states(graph, own.state, own.kv_cache)
         asked = ask_for_integers(graph, own)
         assert asked is not None  # int8 or fp8 is asked for
         optimize_in_f32(graph, own.opt_level, own.disable_passes)
+        if caches is not None:
+            keep_asked(graph, caches, None)
         samples = reread(own.calibrate)
         found = calibrated(graph, replace(asked, data=samples), ranges, progress)
         feeds = sampled_feeds(samples, graph.inputs, ranges, _RUNS)

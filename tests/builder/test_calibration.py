@@ -17,6 +17,7 @@ from miniinfer_cli.errors import ModelError, UsageError
 from miniinfer_cli.ir import DType, Graph, TensorType, symbol
 from miniinfer_cli.ir.quantization import FP8, INT8
 from miniinfer_cli.ops.cast import convert
+from miniinfer_cli.verification.floating import find_float
 
 
 def counted(*arrays):
@@ -221,3 +222,9 @@ def test_what_becomes_a_state_is_seen_and_a_state_is_not():
         assert done.scales == {read: pytest.approx(largest / 127, rel=1e-5)}
     with pytest.raises(ModelError, match="node 'MatMul': 'h', which it reads, is a state"):
         build_plan(accumulating("h"), None, options)
+
+
+def test_products_that_keep_f32_are_looked_for_beside_states():
+    options = BuildOptions(int8=True, calibrate=[{"x": np.full((2, 16), 0.25, np.float32)}], keep_float=("auto",), state=("h:n",))
+    found = find_float(accumulating("n"), options)
+    assert [o.name for o in found.outputs] == ["y"] and found.nodes == ()
