@@ -12,6 +12,7 @@ from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.builder.building import import_for
 from miniinfer_cli.builder.options import BuildOptions
 from miniinfer_cli.builder.precision import ask_for
+from miniinfer_cli.builder.states import ask_for_states, keep_asked
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import CheckFailed, InputDataError, OutOfMemoryError, UsageError
 from miniinfer_cli.ir import DType, Graph, Numerics, dtype_of
@@ -105,10 +106,13 @@ class _Trial:
         named = [word for word in options.keep_fp32 if word != "auto"]
         graph, constants, ranges = import_for(model, replace(options, keep_fp32=()))
         given = read_feeds(graph, constants)
+        caches = ask_for_states(graph, options.state, options.kv_cache)
         own = ask_for(graph, options.precision, named)
         assert own is not None  # a precision is asked for
         names = [n.name for g in with_subgraphs(graph) for n in g]
         optimize_in_f32(graph, options.opt_level, options.disable_passes)
+        if caches is not None:
+            keep_asked(graph, caches, None)  # in f32 here, whatever they are stored in
         exact = graph.copy()
         ask(exact, None)
         optimize_narrowed(exact, options.opt_level, options.disable_passes)

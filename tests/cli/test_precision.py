@@ -16,6 +16,7 @@ from miniinfer_cli.errors import CheckFailed, ModelError, UsageError
 from miniinfer_cli.verification import verify
 from miniinfer_cli.verification.keeping import find_kept
 from miniinfer_cli.verification.oracles import OracleGone
+from tests.cached_models import group_query_attention
 from tests.emulation.engine import load_emulated
 
 SIZE = 8
@@ -257,3 +258,9 @@ def test_an_overridable_input_has_its_default_in_the_new_type(tmp_path):
         assert str(engine.inputs[0].type) == "f16[2,8]"
         given = engine.run({"x": X.astype(np.float16)})["y"]
         assert np.array_equal(engine.run({})["y"], given)
+
+
+def test_nodes_that_keep_f32_are_looked_for_beside_caches():
+    found = find_kept(group_query_attention(), BuildOptions(precision="f16", kv_cache=16), device="cpu")
+    assert found.nodes == () and all(o.ok for o in found.outputs)
+    assert not any("past" in name for name in found.guessed)
