@@ -112,6 +112,11 @@ def command(
     target = _target(model, source, output, dry_run)
     if not best.wanted:
         expect_samples(quantizing)
+    if check.per_layer and (state or kv_cache is not None):
+        raise UsageError(
+            "--per-layer and --state or --kv-cache exclude each other",
+            hint="what the model computes anew the plan has kept: build without states to see where an error grows",
+        )
     written = [Output("--output", target, seekable=True), Output("--json", json_file, json=True)]
     written.append(Output("--calibration-cache", quantizing.cache, seekable=True))
     if tuning is not None:
@@ -185,7 +190,8 @@ def command(
             verification = check.of(source, plan, options, feeds)
         print_verification(printer, verification)
         differs = not all(o.ok for o in verification.outputs)
-        if verification.compared and (check.per_layer or (differs and (precision is not None or quantizing.told is not None))):
+        narrowed = (precision is not None or quantizing.told is not None) and built.graph.states is None
+        if verification.compared and (check.per_layer or (differs and narrowed)):
             growth = check.growth(source, plan, options, verification, feeds, printer)
             growth.print(printer)
     if json_file is not None:

@@ -14,6 +14,7 @@ from miniinfer_cli.cli import verifying
 from miniinfer_cli.devices import opening
 from miniinfer_cli.errors import CheckFailed, ModelError, UsageError
 from miniinfer_cli.verification import verify
+from miniinfer_cli.verification.comparison import TOLERANCES
 from miniinfer_cli.verification.keeping import find_kept
 from miniinfer_cli.verification.oracles import OracleGone
 from tests.cached_models import group_query_attention
@@ -264,3 +265,14 @@ def test_nodes_that_keep_f32_are_looked_for_beside_caches():
     found = find_kept(group_query_attention(), BuildOptions(precision="f16", kv_cache=16), device="cpu")
     assert found.nodes == () and all(o.ok for o in found.outputs)
     assert not any("past" in name for name in found.guessed)
+
+
+def test_beside_caches_no_layer_is_compared_and_the_verdict_stands(miniinfer, tmp_path, monkeypatch):
+    onnx.save(group_query_attention(), tmp_path / "m.onnx")
+    words = ("build", tmp_path / "m.onnx", "--dry-run", "--fp16", "--kv-cache", "16", "--verify")
+    refused = miniinfer(*words, "--per-layer")
+    assert refused.code == 2 and "--per-layer and --state or --kv-cache exclude each other" in refused.err
+    monkeypatch.setattr("miniinfer_cli.verification.verify._allowed", lambda *of: -1.0)
+    monkeypatch.setattr("miniinfer_cli.verification.comparison.TOLERANCES", dict.fromkeys(TOLERANCES, 0.0))
+    differs = miniinfer(*words)
+    assert differs.code == 1 and "differ: 'logits'" in differs.err and "layer by layer" not in differs.out
