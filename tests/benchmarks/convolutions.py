@@ -1,6 +1,6 @@
 """Convolutions of known networks: the kernels for sm_90 beside the libraries, in graphs of copies with rotated weights.
 
-    python -m tests.benchmarks.convolutions [--network resnet50 mobilenet efficientnet] [--batch 64] [--dtype f16]
+    python -m tests.benchmarks.convolutions [--network resnet50 mobilenet efficientnet regnet] [--batch 64] [--dtype f16]
         [--forms 8] [--variants 4] [--only TEXT ...] [--rounds 5] [--out FILE]
     python -m tests.benchmarks.convolutions --whole [--network ...] [--batch 8 64] [--dtype f16] [--rounds 40] [--disable stem]
 
@@ -20,11 +20,12 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import ml_dtypes
 import numpy as np
@@ -33,6 +34,8 @@ import miniinfer_cli
 from miniinfer_cli.backends.cuda.contract.program import DeviceStep
 from miniinfer_cli.backends.cuda.contract.steps import Launch
 from miniinfer_cli.backends.cuda.loading.loaded_program import LoadedProgram
+from miniinfer_cli.backends.cuda.tactics.convolution import pixel_products, stems
+from miniinfer_cli.backends.cuda.tactics.convolution.grouped_products import GROUPS
 from miniinfer_cli.backends.cuda.tactics.convolution.pixel_products import MANY_PIXELS
 from miniinfer_cli.backends.cuda.tactics.convolution.stems import WAY as STEM
 from miniinfer_cli.backends.cuda.tactics.products.few_tokens import WAY
@@ -74,6 +77,7 @@ class Shape:
     size: int
     follows: str
     layers: int
+    group: int = 1
 
     @property
     def out(self) -> int:
@@ -83,23 +87,25 @@ class Shape:
     def name(self, batch: int) -> str:
         """Pixels, features and k, and how the window moves."""
         steps = f"/{self.stride}" if self.stride > 1 else ""
-        sizes = f"{batch * self.out**2}x{self.features}x{self.kernel**2 * self.channels}"
-        return f"{sizes} {self.kernel}x{self.kernel}{steps} {self.follows}"
+        sizes = f"{batch * self.out**2}x{self.features}x{self.kernel**2 * self.channels // self.group}"
+        groups = f" in {self.group} groups" if self.group > 1 else ""
+        return f"{sizes} {self.kernel}x{self.kernel}{steps}{groups} {self.follows}"
 
     def floor_us(self, batch: int, dtype: str) -> float:
         """What its bytes or its operations take at the device's ceilings. Pixels that no window reads are not."""
         nbytes = np.dtype(DTYPES[dtype]).itemsize
         read = self.size**2 if self.kernel >= self.stride else self.out**2
         made = self.out**2 * self.features * (2 if "add" in self.follows else 1)
-        weights = self.kernel**2 * self.channels * self.features
+        weights = self.kernel**2 * self.channels * self.features // self.group
         moved = (batch * (read * self.channels + made) + weights) * nbytes
         return max(moved / _NBYTES_PER_US, 2 * batch * self.out**2 * weights / _FLOPS_PER_US[dtype])
 
 
-def _shapes(text: str) -> list[Shape]:
-    """A line for each: features, channels, kernel, stride, size, layers, what follows."""
+def _shapes(text: str, width: int = 0) -> list[Shape]:
+    """A line for each: features, channels, kernel, stride, size, layers, what follows. ``width``: channels of a group, 0: all."""
     lines = (line.split(maxsplit=6) for line in text.strip().splitlines())
-    return [Shape(*map(int, numbers[:5]), numbers[6], int(numbers[5])) for numbers in lines]
+    shapes = [Shape(*map(int, numbers[:5]), numbers[6], int(numbers[5])) for numbers in lines]
+    return [replace(shape, group=shape.channels // width) for shape in shapes] if width else shapes
 
 
 NETWORKS = {
@@ -173,6 +179,26 @@ NETWORKS = {
         320 1152 1 1 7 1 none
         1280 320 1 1 7 1 swish
     """),
+    # What has groups of RegNetX-3.2GF, of RegNetX-1.6GF and 8GF, and of ResNeXt-50.
+    "regnet": _shapes(
+        """
+        96 96 3 2 112 1 relu
+        96 96 3 1 56 1 relu
+        192 192 3 2 56 1 relu
+        192 192 3 1 28 5 relu
+        432 432 3 2 28 1 relu
+        432 432 3 1 14 14 relu
+        1008 1008 3 2 14 1 relu
+        1008 1008 3 1 7 1 relu
+    """,
+        48,
+    ),
+    "regnet_narrow": _shapes("72 72 3 1 56 1 relu\n408 408 3 1 14 9 relu", 24),
+    "regnet_wide": _shapes("240 240 3 1 28 4 relu\n720 720 3 1 14 14 relu", 120),
+    "resnext": [
+        Shape(width, width, 3, 1, size, "relu", layers, 32)
+        for width, size, layers in ((128, 56, 3), (256, 28, 3), (512, 14, 5), (1024, 7, 2))
+    ],
 }
 
 
@@ -194,33 +220,42 @@ def main() -> int:
             for network in options.network:
                 print("\n".join(measure_whole(network, options, Path(folder))), flush=True)
         return 0
-    object.__setattr__(MANY_PIXELS, "large_forms", options.forms)  # nodes are offered what the family's table says
     rows: list[dict[str, Any]] = []
-    for network in options.network:
-        for batch in options.batch:
-            found = []
-            for shape in NETWORKS[network]:
-                name = shape.name(batch)
-                if any(text in name for text in options.only):
-                    found.append(measure(shape, batch, options))
-                    print(line_of(found[-1]), flush=True)
-            print(f"{network} b{batch}: {sums_of(found)}", flush=True)
-            rows += [{"network": network, "batch": batch, **row} for row in found]
+    with offering(options.forms):
+        for network in options.network:
+            for batch in options.batch:
+                found = []
+                for shape in NETWORKS[network]:
+                    name = shape.name(batch)
+                    if any(text in name for text in options.only):
+                        found.append(measure(shape, batch, options))
+                        print(line_of(found[-1]), flush=True)
+                print(f"{network} b{batch}: {sums_of(found)}", flush=True)
+                rows += [{"network": network, "batch": batch, **row} for row in found]
     if options.out:
         options.out.write_text(json.dumps(rows, indent=1))
     return int(any(row["wrong"] for row in rows))
 
 
+@contextmanager
+def offering(forms: int) -> Iterator[None]:
+    """Nodes are offered so many forms of the kernel for many tokens, meanwhile."""
+    table = replace(MANY_PIXELS, large_forms=forms)
+    with patch.object(pixel_products, "MANY_PIXELS", table), patch.object(stems, "MANY_PIXELS", table):
+        yield
+
+
 def region(shape: Shape, batch: int, dtype: str, seed: int = 5) -> tuple[Graph, np.ndarray, np.ndarray]:
     """A graph of the convolution and what follows, of one node; the weights and the bias."""
     random, kind = np.random.default_rng(seed), DTYPES[dtype]
-    length = shape.kernel**2 * shape.channels
-    w = (random.standard_normal((shape.features, shape.kernel, shape.kernel, shape.channels)) / math.sqrt(length)).astype(kind)
+    channels = shape.channels // shape.group
+    length = shape.kernel**2 * channels
+    w = (random.standard_normal((shape.features, shape.kernel, shape.kernel, channels)) / math.sqrt(length)).astype(kind)
     b = random.standard_normal(shape.features).astype(kind)
     graph = Graph("convolution")
     sizes = ((batch, shape.size, shape.size, shape.channels), (batch, shape.out, shape.out, shape.features))
     x = graph.add_input("x", TensorType(dtype_of(w), sizes[0]))
-    attrs = {"strides": [shape.stride] * 2, "pads": [shape.kernel // 2] * 4}
+    attrs = {"strides": [shape.stride] * 2, "pads": [shape.kernel // 2] * 4, "group": shape.group}
     y = graph.add("ConvNHWC", x, graph.add_constant(w, "w"), graph.add_constant(b, "b"), domain=OURS, **attrs)
     if "add" in shape.follows:
         y = graph.add("Add", y, graph.add_input("z", TensorType(dtype_of(w), sizes[1])))
@@ -249,8 +284,9 @@ def exact(shape: Shape, pixels: np.ndarray, x: np.ndarray, w: np.ndarray, b: np.
     for r, s in np.ndindex(shape.kernel, shape.kernel):
         down, across = rows * shape.stride + r - shape.kernel // 2, columns * shape.stride + s - shape.kernel // 2
         inside = (down >= 0) & (down < shape.size) & (across >= 0) & (across < shape.size)
-        window = x[images, down.clip(0, shape.size - 1), across.clip(0, shape.size - 1)].astype(np.float64)
-        found += (window * inside[:, None]) @ w[:, r, s].astype(np.float64).T
+        window = x[images, down.clip(0, shape.size - 1), across.clip(0, shape.size - 1)].astype(np.float64) * inside[:, None]
+        of_groups = zip(np.split(window, shape.group, axis=1), np.split(w[:, r, s].astype(np.float64), shape.group), strict=True)
+        found += np.concatenate([part @ taps.T for part, taps in of_groups], axis=1)
     if z is not None:
         found += z[images, rows, columns].astype(np.float64)
     match shape.follows.split()[-1]:
@@ -269,11 +305,14 @@ def measure(shape: Shape, batch: int, options: argparse.Namespace) -> dict[str, 
     effort = Effort(1000, options.variants, 3.0, races=0, raced_each=0)
     with ExitStack() as stack:
         rig, programs, reference = placed(stack, graph, effort, _wanted)
-        check = _Check(shape, batch, options.dtype, rig, programs[0][1], w, b)
+        looks = Looks(shape, batch, rig, programs[0][1], (DTYPES[options.dtype],) * 3)
+        x, *z = looks.given
+        right = exact(shape, looks.pixels, x, w, b, z[0] if z else None)
         times: dict[str, float] = {}
         wrong: dict[str, float] = {}
         for candidate, program in programs:
-            error, once_us = check.error(program)
+            found, once_us = looks.found(program, 0xFF)
+            error = math.inf if found is None else float(np.linalg.norm(found - right) / np.linalg.norm(right))
             if not error < TOLERANCE[options.dtype]:
                 wrong[candidate.name] = error
             else:
@@ -309,45 +348,43 @@ def _wanted(candidates: Sequence[Candidate]) -> list[Candidate]:
             most[candidate.name] = candidate
     first, *others = most.values()
     few = [c for c in others if c.key.startswith(WAY)][:2]
-    large = [c for c in others if c.key.startswith((LARGE, STEM))]
+    large = [c for c in others if c.key.startswith((LARGE, STEM, GROUPS))]
     large = [c for c in large if c.claims == large[0].claims]  # the first does all of it
     return [first, *(c for c in others if c in few or c in large or c.key.startswith(("cudnn", "cublaslt")))]
 
 
-class _Check:
-    """Results in f64 at some pixels, and what stands there on the device."""
+class Looks:
+    """Some pixels of a shape's results: ``given`` are the operands of a ``program`` as they lie on the device, of types ``kinds``
+    (of x, of what is added, of the result), ``found`` is what a program leaves at those pixels.
+    """
 
-    def __init__(
-        self, shape: Shape, batch: int, dtype: str, rig: Rig, program: LoadedProgram, w: np.ndarray, b: np.ndarray
-    ) -> None:
-        self._rig, self._kind, self._count = rig, DTYPES[dtype], batch * shape.out**2
-        self._features = shape.features
+    def __init__(self, shape: Shape, batch: int, rig: Rig, program: LoadedProgram, kinds: tuple[Any, Any, Any]) -> None:
+        self._rig, self._kind, self._sizes = rig, np.dtype(kinds[2]), (batch * shape.out**2, shape.features)
         sizes = [(batch, shape.size, shape.size, shape.channels), (batch, shape.out, shape.out, shape.features)]
-        offsets = program.made.io.inputs.values()
-        x, *z = (self._read(rig.inputs(0) + at, size) for at, size in zip(offsets, sizes, strict=False))
-        step = max(1, self._count // _LOOKED_AT) | 1  # so that all places of a tile are looked at
-        self._pixels = np.unique([*range(0, self._count, step), self._count - 1])
-        self._exact = exact(shape, self._pixels, x, w, b, z[0] if z else None)
+        places = zip(program.made.io.inputs.values(), sizes, kinds, strict=False)
+        self.given = [self._read(rig.inputs(0) + at, size, np.dtype(kind)) for at, size, kind in places]
+        step = max(1, self._sizes[0] // _LOOKED_AT) | 1  # so that all places of a tile are looked at
+        self.pixels = np.unique([*range(0, self._sizes[0], step), self._sizes[0] - 1])
 
-    def _read(self, address: int, shape: Sequence[int]) -> np.ndarray:
-        found, stream = np.empty(tuple(shape), self._kind), self._rig.lanes[0].stream
+    def _read(self, address: int, shape: tuple[int, ...], kind: Any) -> np.ndarray:
+        found, stream = np.empty(shape, kind), self._rig.lanes[0].stream
         stream.copy_to_host(found.ctypes.data, address, found.nbytes)
         stream.synchronize()
         return found
 
-    def error(self, program: LoadedProgram) -> tuple[float, float]:
-        """Relative to the exact results, and the microseconds of a run that was not captured."""
+    def found(self, program: LoadedProgram, poison: int) -> tuple[np.ndarray | None, float]:
+        """In f64, after a run over bytes of ``poison``, None where the device refused; and the microseconds of a run that was
+        not captured.
+        """
         rig, (offset,) = self._rig, program.made.io.outputs.values()
-        nbytes = self._count * self._features * np.dtype(self._kind).itemsize
         try:
             once_us = rig.run(program, 0)
-            rig.lanes[0].stream.fill(rig.results(0) + offset, 0xFF, nbytes)
+            rig.lanes[0].stream.fill(rig.results(0) + offset, poison, math.prod(self._sizes) * self._kind.itemsize)
             once_us = min(once_us, rig.run(program, 0))
         except DeviceError as fault:
             print(f"{fault.message}", file=sys.stderr)
-            return math.inf, math.inf
-        found = self._read(rig.results(0) + offset, (self._count, self._features))[self._pixels].astype(np.float64)
-        return float(np.linalg.norm(found - self._exact) / np.linalg.norm(self._exact)), once_us
+            return None, math.inf
+        return self._read(rig.results(0) + offset, self._sizes, self._kind)[self.pixels].astype(np.float64), once_us
 
 
 def time_us(rig: Rig, program: LoadedProgram, once_us: float, rounds: int) -> float:

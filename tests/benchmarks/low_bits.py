@@ -26,12 +26,9 @@ from typing import Any
 import numpy as np
 
 import miniinfer_cli
-from miniinfer_cli.backends.cuda.loading.loaded_program import LoadedProgram
 from miniinfer_cli.backends.cuda.tactics.products.few_tokens import WAY
 from miniinfer_cli.backends.cuda.tactics.products.large_products import LARGE
 from miniinfer_cli.backends.cuda.tuning.candidates import Candidate, Effort
-from miniinfer_cli.backends.cuda.tuning.rig import Rig
-from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.ir import DType, Graph, TensorType, Value, numpy_dtype
 from miniinfer_cli.ops import annotate, insert
 from miniinfer_cli.ops.activation import gelu
@@ -39,7 +36,7 @@ from miniinfer_cli.ops.registry import OURS
 from miniinfer_cli.passes.precision.fuse_quantized import fuse_quantized
 from sample_models.catalogue import generate
 from sample_models.request import Request
-from tests.benchmarks.convolutions import Shape, exact, placed, region, time_us
+from tests.benchmarks.convolutions import Looks, Shape, exact, placed, region, time_us
 from tests.benchmarks.joins import Replays, interleaved
 
 TYPES = {"int8": (DType.U8, DType.I8), "fp8": (DType.F8E4M3FN, DType.F8E4M3FN)}
@@ -165,9 +162,12 @@ def measure(shape: Shape, batch: int, kind: str, options: argparse.Namespace) ->
     wrong: dict[str, float] = {}
     with ExitStack() as stack:
         rig, programs, favourite = placed(stack, made.graph, _EFFORT, lambda c: _wanted(c, options.forms))
-        check = _Check(shape, batch, kind, made, rig, programs[0][1])
+        of_x, of_z, of_y = map(numpy_dtype, made.kinds)
+        looks = Looks(shape, batch, rig, programs[0][1], (of_x, of_z, of_y))
+        right = _exact(shape, kind, made, looks)
         for candidate, program in programs:
-            error, once_us = check.error(program)
+            found, once_us = looks.found(program, 0x55)
+            error = _error(kind, found, right)
             if error < 1:
                 times[candidate.key] = time_us(rig, program, once_us, options.rounds)
             else:
@@ -195,48 +195,27 @@ def _wanted(candidates: list[Candidate], forms: int) -> list[Candidate]:
     return kept
 
 
-class _Check:
-    """Results in f64 at some pixels, and what stands there on the device."""
+def _exact(shape: Shape, kind: str, made: Region, looks: Looks) -> np.ndarray:
+    """The results at some pixels, rounded as the region's are."""
+    x, *z = (given.astype(np.float32) for given in looks.given)
+    of_x, of_z = (_X_SCALE, _Z_SCALE) if kind == "int8" else (1.0, 1.0)
+    added = z[0] * np.float32(of_z) if z else None
+    found = exact(shape, looks.pixels, x * np.float32(of_x), made.w, made.b, added)
+    found = (np.asarray(gelu(found)) if shape.follows == "gelu" else found) / made.y_scale
+    of_y = made.kinds[2]
+    low, high = (-448, 448) if kind == "fp8" else (0, 255) if of_y is DType.U8 else (-128, 127)
+    found = np.clip(found if kind == "fp8" else np.rint(found), low, high)
+    return found.astype(numpy_dtype(of_y)).astype(np.float64)
 
-    def __init__(self, shape: Shape, batch: int, kind: str, made: Region, rig: Rig, program: LoadedProgram) -> None:
-        self._rig, self._kind, self._count, self._features = rig, kind, batch * shape.out**2, shape.features
-        of_x, of_z, self._of_y = made.kinds
-        sizes = [(batch, shape.size, shape.size, shape.channels), (batch, shape.out, shape.out, shape.features)]
-        places = program.made.io.inputs.values()
-        kinds = (of_x, of_z)
-        x, *z = (self._read(rig.inputs(0) + at, n, t) for at, n, t in zip(places, sizes, kinds, strict=False))
-        self._pixels = np.unique([*range(0, self._count, max(1, self._count // 200) | 1), self._count - 1])
-        scales = (_X_SCALE, _Z_SCALE) if kind == "int8" else (1.0, 1.0)
-        added = z[0].astype(np.float32) * np.float32(scales[1]) if z else None
-        found = exact(shape, self._pixels, x.astype(np.float32) * np.float32(scales[0]), made.w, made.b, added)
-        found = np.asarray(gelu(found)) if shape.follows == "gelu" else found
-        found = found / made.y_scale
-        low, high = (-448, 448) if kind == "fp8" else (0, 255) if self._of_y is DType.U8 else (-128, 127)
-        found = np.clip(found if kind == "fp8" else np.rint(found), low, high)
-        self._exact = found.astype(numpy_dtype(self._of_y)).astype(np.float64)
 
-    def _read(self, address: int, shape: tuple[int, ...], dtype: DType) -> np.ndarray:
-        found, stream = np.empty(shape, numpy_dtype(dtype)), self._rig.lanes[0].stream
-        stream.copy_to_host(found.ctypes.data, address, found.nbytes)
-        stream.synchronize()
-        return found
-
-    def error(self, program: LoadedProgram) -> tuple[float, float]:
-        """1 and more where the results are wrong; and the microseconds of a run that was not captured."""
-        rig, (offset,) = self._rig, program.made.io.outputs.values()
-        nbytes = self._count * self._features * numpy_dtype(self._of_y).itemsize
-        try:
-            once_us = rig.run(program, 0)
-            rig.lanes[0].stream.fill(rig.results(0) + offset, 0x55, nbytes)
-            once_us = min(once_us, rig.run(program, 0))
-        except DeviceError as fault:
-            print(f"{fault.message}", file=sys.stderr)
-            return math.inf, math.inf
-        whole = self._read(rig.results(0) + offset, (self._count, self._features), self._of_y)
-        apart = whole[self._pixels].astype(np.float64) - self._exact
-        if self._kind == "fp8":
-            return float(np.linalg.norm(apart) / np.linalg.norm(self._exact)) / 0.02, once_us
-        return float(max(np.abs(apart).max() / 1.5, np.abs(apart).mean() / 0.01)), once_us
+def _error(kind: str, found: np.ndarray | None, right: np.ndarray) -> float:
+    """1 and more where the results are wrong."""
+    if found is None:
+        return math.inf
+    apart = found - right
+    if kind == "fp8":
+        return float(np.linalg.norm(apart) / np.linalg.norm(right)) / 0.02
+    return float(max(np.abs(apart).max() / 1.5, np.abs(apart).mean() / 0.01))
 
 
 def line_of(row: dict[str, Any]) -> str:

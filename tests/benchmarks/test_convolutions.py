@@ -2,18 +2,20 @@
 
 import argparse
 from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from miniinfer_cli.backends.cuda.tactics.convolution import pixel_products, stems
 from miniinfer_cli.backends.cuda.tactics.products.large_products import LARGE
 from miniinfer_cli.backends.cuda.tuning.rig import Rig
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.ops.interpreter import interpret
 from tests.benchmarks import convolutions
-from tests.benchmarks.convolutions import FOLLOWS, Shape, exact, line_of, measure, region, sums_of
+from tests.benchmarks.convolutions import FOLLOWS, Shape, exact, line_of, measure, offering, region, sums_of
 from tests.emulation.device import EmulatedFunctions
 from tests.emulation.engine import load_emulated
 
@@ -21,15 +23,22 @@ _SHAPE = Shape(8, 8, 1, 1, 32, "add relu", 2)
 _OPTIONS = argparse.Namespace(dtype="f16", variants=1, rounds=1)
 
 
-@pytest.mark.parametrize("follows", FOLLOWS)
-def test_exact_results_are_those_of_the_graph(follows: str) -> None:
-    shape = Shape(8, 5, 3, 2, 7, follows, 1)
+@pytest.mark.parametrize(("follows", "group"), [*((follows, 1) for follows in FOLLOWS), ("relu", 2)])
+def test_exact_results_are_those_of_the_graph(follows: str, group: int) -> None:
+    shape = Shape(8, 6, 3, 2, 7, follows, 1, group)
     graph, w, b = region(shape, 2, "f32")
     random = np.random.default_rng(1)
-    x, z = (random.standard_normal(s).astype(np.float32) for s in ((2, 7, 7, 5), (2, 4, 4, 8)))
+    x, z = (random.standard_normal(s).astype(np.float32) for s in ((2, 7, 7, 6), (2, 4, 4, 8)))
     (want,) = interpret(graph, [x, z][: len(graph.inputs)])
     found = exact(shape, np.arange(32), x, w, b, z if "add" in follows else None)
     np.testing.assert_allclose(found, want.reshape(32, 8), rtol=1e-5, atol=1e-5)
+
+
+def test_as_many_forms_are_offered_as_are_asked_for() -> None:
+    before = pixel_products.MANY_PIXELS
+    with offering(2):
+        assert pixel_products.MANY_PIXELS == stems.MANY_PIXELS == replace(before, large_forms=2)
+    assert pixel_products.MANY_PIXELS is stems.MANY_PIXELS is before
 
 
 def test_ways_are_checked_and_timed(monkeypatch: pytest.MonkeyPatch) -> None:

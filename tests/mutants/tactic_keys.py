@@ -13,6 +13,7 @@ _NUMBERS = (
     (r"^warpgroups .* in \d+ parts$", "warpgroups in parts"),
     (r"^warpgroups .* ahead$", "warpgroups"),
     (r"^stem, .*$", "stem"),
+    (r"^groups .*$", "groups"),
     (r"^large .* by turns, .*$", "large by turns"),
     (r"^large .* ahead.*$", "large"),
     (r" in \d+ parts", " in parts"),
@@ -34,7 +35,7 @@ def general(key: str) -> str:
 
 _TILES = ("gemm 64x64", "gemm 128x128")
 _CONVOLUTION = ("cudnn", "cublaslt", *_TILES, "patches", "depthwise", "tiles 64x64", "direct")
-_PIXELS = ("tokens", "tokens in parts", "large", "large by turns", "stem")
+_PIXELS = ("tokens", "tokens in parts", "large", "large by turns", "stem", "groups")
 _FUSED = tuple(f"fused {tile}" for tile in ("64x64", "64x32", "32x64", "32x32", "16x64", "16x32", "16x16"))
 _REDUCTION = ("reduce by threads", "reduce by threads in parts")
 
@@ -85,7 +86,7 @@ ALSO_IN = {
     "attention": ("attention_warpgroups",),
     "matmul": ("few_tokens", "large_products"),
     "fused_matmul": ("few_tokens", "large_products"),
-    "convolution": ("patches", "pixel_products", "stems"),
-    "fused_conv": ("patches", "pixel_products", "stems"),
+    "convolution": ("grouped_products", "patches", "pixel_products", "stems"),
+    "fused_conv": ("grouped_products", "patches", "pixel_products", "stems"),
 }
 """Test files of their tactics that are not called like the module."""

@@ -59,12 +59,13 @@ def random(*shape: int, dtype: Any = np.float32) -> Any:
 I8, F16 = np.int8, np.float16
 _ONE_TAP = (random(1, 9, 7, 12), random(20, 1, 1, 12), random(20))
 _WEIGHTS = {"constants": (1,)}
-_PIXELS = [
-    (random(1, 12, 12, 512, dtype=F16), random(64, 3, 3, 512, dtype=F16), 1),
-    (random(1, 40, 40, 16, dtype=F16), random(16, 3, 3, 16, dtype=F16), 1),
-    (random(1, 80, 80, 3, dtype=F16), random(16, 3, 3, 3, dtype=F16), 2),
+_PIXELS: list[tuple[Any, Any, dict[str, Any]]] = [
+    (random(1, 12, 12, 512, dtype=F16), random(64, 3, 3, 512, dtype=F16), {}),
+    (random(1, 40, 40, 16, dtype=F16), random(16, 3, 3, 16, dtype=F16), {}),
+    (random(1, 80, 80, 3, dtype=F16), random(16, 3, 3, 3, dtype=F16), {"strides": [2, 2]}),
+    (random(1, 9, 9, 96, dtype=F16), random(96, 3, 3, 48, dtype=F16), {"group": 2}),
 ]
-"""Images, weights and steps for the kernels of sm_90."""
+"""Images, weights and attributes for the kernels of sm_90."""
 _HEADS = tuple(random(1, 2, n, 16, dtype=F16) for n in (20, 300, 300))
 # For each lowering, nodes whose tactics together are all that it has: the operation, its operands, what else it is given.
 NODES: dict[str, list[tuple[str, tuple[Any, ...], dict[str, Any]]]] = {
@@ -86,7 +87,7 @@ NODES: dict[str, list[tuple[str, tuple[Any, ...], dict[str, Any]]]] = {
         ("ConvNHWC", (random(1, 1, 1, 12), random(20, 1, 1, 12)), {}),
         ("ConvNHWC", (random(5, 8, 9, 3), random(20, 4, 4, 3)), {"strides": [4, 4]}),
         ("Conv", (random(2, 6, 9, 11), random(4, 6, 3, 3)), {}),
-        *(("ConvNHWC", (x, w), {"strides": [step, step], **_WEIGHTS}) for x, w, step in _PIXELS),
+        *(("ConvNHWC", (x, w), {**attrs, **_WEIGHTS}) for x, w, attrs in _PIXELS),
     ],
     "quantized_conv": [("ConvInteger", (random(2, 3, 9, 8, dtype=I8), random(4, 3, 3, 2, dtype=I8)), {})],
     "attention": [("Attention", _HEADS, {}), ("Attention", (*_HEADS, random(20, 300)), {})],
@@ -189,10 +190,10 @@ def test_every_tactic_of_fused_convolutions_has_its_mutants() -> None:
         assert fuse_conv(graph) == 1
         inputs = [random(*shape) for shape in (x, w, z)]
         listed.update(general(t.key) for t in offered(graph, inputs, Target(supports=lambda problem: True)))
-    for image, w, step in _PIXELS:
+    for image, w, attrs in _PIXELS:
         graph = Graph("g")
         value = graph.add_input("x", TensorType(DType.F16, image.shape))
-        y = graph.add("ConvNHWC", value, graph.add_constant(w, "w"), domain=OURS, strides=[step, step])
+        y = graph.add("ConvNHWC", value, graph.add_constant(w, "w"), domain=OURS, **attrs)
         graph.set_outputs([graph.add("Relu", y)])
         annotate(graph)
         assert fuse_conv(graph) == 1

@@ -1,4 +1,7 @@
-"""Cases of copies by im2col maps: pixels of a filter's corner in turn, read beside it, by one block for one or for several."""
+"""Cases of copies by im2col maps: pixels of a filter's corner in turn, read beside it, by one block for one or for several.
+
+Of all channels, or of one group.
+"""
 
 import numpy as np
 
@@ -18,10 +21,13 @@ def columns_case(rng: np.random.Generator, seed: int) -> Case:
     upper = np.maximum(upper, lower - size + 1)
     counts = -(-(size + upper - lower) // steps)
     sharing, pixels, wide = 1 + seed % 3, 8 * int(rng.integers(1, 6)), 64
+    groups = int(rng.integers(2, 4)) if seed % 6 == 0 else 1  # by a map with groups behind the images
+    group, of_group = int(rng.integers(0, groups)), channels
+    channels *= groups
     x = rng.integers(1, 200, (images, height, width, channels)).astype(np.float16)
     places = [(n, j, i) for n in range(images + 40) for j in range(counts[1]) for i in range(counts[0])]
     firsts = [int(rng.integers(0, images * counts[0] * counts[1])) for _ in range(sharing)]
-    channel = 8 * int(rng.integers(0, channels // 8))
+    channel = 8 * int(rng.integers(0, of_group // 8))
     beside = [int(rng.integers(0, k)) * int(d) for k, d in zip(kernel, spread, strict=True)]
     nbytes, expected = pixels * wide * 2, np.zeros((sharing, pixels, wide), np.float16)
     corners = []
@@ -31,14 +37,17 @@ def columns_case(rng: np.random.Generator, seed: int) -> Case:
         for at, (n, j, i) in enumerate(places[first : first + pixels]):
             down, across = lower[1] + j * steps[1] + beside[1], lower[0] + i * steps[0] + beside[0]
             if n < images and 0 <= down < height and 0 <= across < width:
-                there = x[n, down, across, channel : channel + wide]
+                there = x[n, down, across, group * of_group :][channel : min(channel + wide, of_group)]
                 expected[block, at, : len(there)] = there
+    behind = int(groups > 1)
+    dims, strides = (of_group, width, height, images, groups), (*x.strides[2::-1], 2 * of_group)
     map_ = TensorMap(
-        0, MapElement.F16, (channels, width, height, images), tuple(x.strides[2::-1]), swizzle=Swizzle.B128,
-        im2col=Im2col(tuple(map(int, lower)), tuple(map(int, upper)), wide, pixels), steps=(1, *map(int, steps), 1),
+        0, MapElement.F16, dims[: 4 + behind], strides[: 3 + behind], swizzle=Swizzle.B128,
+        im2col=Im2col((*map(int, lower), 0)[: 2 + behind], (*map(int, upper), 0)[: 2 + behind], wide, pixels),
+        steps=(1, *map(int, steps), 1, 1)[: 4 + behind],
     )  # fmt: skip
     table = ", ".join("{" + ", ".join(map(str, corner)) + "}" for corner in corners)
-    place = f"{channel}, c[0], c[1], c[2], {beside[0]}, {beside[1]}"
+    place = f"{channel}, c[0], c[1], c[2], {f'{group}, ' * behind}{beside[0]}, {beside[1]}"
     load = f"load_columns(at, map, barrier, {place});"
     if sharing > 1:
         load = f"load_columns_for({(1 << sharing) - 1}, at + rank * {nbytes}, map, barrier, {place});"

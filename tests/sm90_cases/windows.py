@@ -57,6 +57,13 @@ NARROW_WINDOWS = [
     (Windows((2, 19, 14, 64), (4, 1), (1, 1), (1, 1), (0, 0), (0, 0), (16, 304, 5776)), 64, NarrowForm(32, 3)),
 ]
 """The same of few features, by two warpgroups in turns."""
+GROUPED_WINDOWS = [
+    (Windows((2, 9, 11, 96), (3, 3), (1, 1), (1, 1), (1, 1), (1, 1), groups=2), 96, NarrowForm(32, 3)),
+    (Windows((3, 9, 7, 48), (3, 2), (2, 1), (1, 2), (1, 0), (1, 2), groups=3), 120, NarrowForm(16, 4)),
+    (Windows((2, 8, 9, 240), (3, 3), (1, 2), (1, 1), (1, 1), (1, 1), groups=2), 208, NarrowForm(32, 3)),
+    (Windows((1, 9, 9, 320), (1, 1), (1, 1), (1, 1), (0, 0), (0, 0), groups=5), 320, NarrowForm(64, 2)),
+]
+"""The same of several groups: short chunks, several tiles for a block, more features and channels than a chunk has, one tap."""
 
 
 def large_windows_case(
@@ -72,8 +79,8 @@ def large_windows_case(
     x, w, b, r, exact = _operands(windows, features, dtype)
     nbytes, row = element_nbytes(dtype), math.prod(windows.kernel) * windows.x_shape[3]
     k = math.prod(windows.kernel) * windows.chunks(nbytes) * CHUNK_NBYTES // nbytes
-    kinds = (dtype, dtype, dtype)
-    p = LargeProduct(len(exact), features, k, *kinds, row, row, features + 16, biased=dtype, windows=windows)
+    kinds, of_group = (dtype, dtype, dtype), row // windows.groups
+    p = LargeProduct(len(exact), features, k, *kinds, row, of_group, features + 16, biased=dtype, windows=windows)
     finish, operands = (with_residual(p), [R]) if residual else (plain_finish(dtype), [])
     if residual:
         exact = np.maximum(exact + r.astype(np.float64), 0)
@@ -93,16 +100,18 @@ def _results(p: TokenProduct, kind: np.dtype) -> np.ndarray:
 def _operands(windows: Windows, features: int, dtype: DType) -> tuple[np.ndarray, ...]:
     """Images, weights, a bias, a residual, and the convolution with the bias in f64."""
     rng = np.random.default_rng(features + math.prod(windows.x_shape))
-    images, _, _, channels = windows.x_shape
+    images, channels, groups = windows.x_shape[0], windows.channels, windows.groups
     count, kind = images * math.prod(windows.corners), DTYPES[dtype]
     x = rng.standard_normal(windows.elements).astype(kind)
     w = (rng.standard_normal((features, *windows.kernel, channels)) / np.sqrt(math.prod(windows.kernel) * channels)).astype(kind)
     b, r = (rng.standard_normal(shape).astype(kind) for shape in ((features,), (count, features)))
-    pixel, row, image = windows.pitches or (channels, windows.x_shape[2] * channels, math.prod(windows.x_shape[1:]))
+    pixel = channels * groups
+    pixel, row, image = windows.pitches or (pixel, windows.x_shape[2] * pixel, math.prod(windows.x_shape[1:]))
     strides = [n * x.itemsize for n in (image, row, pixel, 1)]
-    seen = np.lib.stride_tricks.as_strided(x, windows.x_shape, strides)
-    exact = convolved(seen.astype(np.float64), w.astype(np.float64), windows).reshape(count, features) + b.astype(np.float64)
-    return x, w, b, r, exact
+    seen = np.lib.stride_tricks.as_strided(x, windows.x_shape, strides).astype(np.float64)
+    of_groups = zip(np.split(seen, groups, axis=3), np.split(w.astype(np.float64), groups), strict=True)
+    exact = np.concatenate([convolved(*group, windows) for group in of_groups], axis=3).reshape(count, features)
+    return x, w, b, r, exact + b.astype(np.float64)
 
 
 def convolved(x: np.ndarray, w: np.ndarray, windows: Windows) -> np.ndarray:

@@ -6,7 +6,14 @@ import pytest
 
 from miniinfer_cli.backends.cuda.contract.steps import Kernel
 from miniinfer_cli.backends.cuda.tactics.products.large_product_sm90 import LargeProduct, plain_finish
-from miniinfer_cli.backends.cuda.tactics.products.narrow_product_sm90 import NarrowForm, narrow_forms, narrow_launch
+from miniinfer_cli.backends.cuda.tactics.products.narrow_product_sm90 import (
+    NarrowForm,
+    grid_of,
+    grouped_forms,
+    narrow_forms,
+    narrow_launch,
+    narrow_us,
+)
 from miniinfer_cli.backends.cuda.tactics.products.product_sm90 import Windows
 from miniinfer_cli.ir import DType
 from tests.backends.cuda.tactics import faults
@@ -14,7 +21,7 @@ from tests.backends.cuda.tactics.test_large_product import error
 from tests.emulation.compiler import EARLY, LATE
 from tests.sm90_cases.large import NARROW, large, large_case
 from tests.sm90_cases.tokens import TOLERANCES, D, W, X
-from tests.sm90_cases.windows import NARROW_WINDOWS, large_windows_case
+from tests.sm90_cases.windows import GROUPED_WINDOWS, NARROW_WINDOWS, large_windows_case
 
 
 @pytest.mark.parametrize(("p", "form"), NARROW, ids=str)
@@ -26,7 +33,7 @@ def test_a_form(p: LargeProduct, form: NarrowForm) -> None:
         assert error(large_case(p, form, relu=True, quick=quick)) < TOLERANCES[p.dtype]
 
 
-@pytest.mark.parametrize(("windows", "features", "form"), NARROW_WINDOWS, ids=str)
+@pytest.mark.parametrize(("windows", "features", "form"), [*NARROW_WINDOWS, *GROUPED_WINDOWS], ids=str)
 def test_windows_of_a_convolution(windows: Windows, features: int, form: NarrowForm) -> None:
     for seed in (LATE, EARLY, 7):
         assert error(large_windows_case(windows, features, form, residual=seed == EARLY), seed) < TOLERANCES[DType.F16]
@@ -51,6 +58,28 @@ def test_what_the_kernel_does_not_do() -> None:
     assert not narrow_forms(large(500, 64, 128, DType.F32)) and not narrow_forms(large(500, 64, 128, result=DType.F32))
     for wrong in (replace(p, features=72), replace(p, result_pitch=65), large(500, 64, 128, DType.F32)):
         with pytest.raises(ValueError, match=r"features|rows"):
+            narrow_launch(wrong, NarrowForm(32, 3), plain_finish(wrong.result), X, W, D, None, [], 1)
+
+
+def test_forms_of_groups() -> None:
+    """Few tiles are short ones, so that more blocks have one; blocks are no more than it takes for as few turns."""
+    windows = Windows((16, 14, 14, 432), (3, 3), (1, 1), (1, 1), (1, 1), (1, 1), groups=9)
+    p = replace(large(3136, 432, 576), windows=windows)
+    few = replace(p, count=196)
+    for listed in (p, few):
+        found = grouped_forms(listed, 132)
+        assert sorted(form.tokens for form in found) == [32, 64, 128]
+        us = [narrow_us(listed, form, 132) for form in found]
+        assert us == pytest.approx(sorted(us))
+    assert grouped_forms(few, 132)[0].tokens == 32
+    assert grid_of(p, NarrowForm(128, 7), 132) == (13, 9) and grid_of(few, NarrowForm(128, 7), 132) == (2, 9)
+    assert grid_of(p, NarrowForm(128, 7), 5) == (1, 9)
+    assert not grouped_forms(p, 132, 1 << 10) and not grouped_forms(replace(p, windows=replace(windows, groups=1)), 132)
+    assert not grouped_forms(replace(p, features=36), 132) and not grouped_forms(replace(p, result=DType.F32), 132)
+    for groups in (1, 18):  # more features than one group has; features that are no whole vectors
+        wrong = replace(p, features=432, windows=replace(windows, groups=groups), k=576)
+        wrong = replace(wrong, features=18 * 4) if groups > 1 else wrong
+        with pytest.raises(ValueError, match="features"):
             narrow_launch(wrong, NarrowForm(32, 3), plain_finish(wrong.result), X, W, D, None, [], 1)
 
 
@@ -96,3 +125,29 @@ def test_a_fault_is_seen(name: str) -> None:
         except AssertionError:
             return
     pytest.fail("no schedule shows it")
+
+
+GROUPED_FAULTS = {
+    "the first group's pixels for all": ("corner.image, block, beside", "corner.image, 0, beside"),
+    "the first group's weights for all": ("weighed, channel, tap, feature0)", "weighed, channel, tap, column0)"),
+    "weights of all parts alike": ("feature0 = block * width + column0", "feature0 = block * width"),
+    "the first part's bias for all": ("bias[feature0 + feature]", "bias[feature]"),
+    "the first group's operands for all": ("  column += feature0;\n", "  column += column0;\n"),
+    "results in another group's place": ("results, column0, block, (int)token0", "results, column0, 0, (int)token0"),
+    "results in another part's place": ("results, column0, block, (int)token0", "results, 0, block, (int)token0"),
+    "a group behind the other's parts": ("block = (int)blockIdx.y / parts", "block = (int)blockIdx.y % parts"),
+    "no step of k": ("i < MI_STEPS; i++", "i + 1 < MI_STEPS; i++"),
+}
+
+
+@pytest.mark.parametrize("name", faults.some_of(GROUPED_FAULTS))
+def test_a_fault_of_groups_is_seen(name: str) -> None:
+    right, wrong = GROUPED_FAULTS[name]
+    assert TEXT.count(right) == 1
+    case = large_windows_case(*GROUPED_WINDOWS[2], residual=True)
+    kernel = Kernel("narrow_product", code=TEXT.replace(right, wrong))
+    try:
+        found = error(case, EARLY, kernel)
+    except AssertionError:
+        return
+    assert not found < TOLERANCES[DType.F16]

@@ -71,6 +71,11 @@ MI_DEVICE void load_columns(u32 to, const TensorMap& map, u32 barrier, int chann
   int at[] = {channel, x, y, image}, beside[] = {across, down};
   emulation::load_columns(to, &map, barrier, at, beside, 4, 0);
 }
+MI_DEVICE void load_columns(
+    u32 to, const TensorMap& map, u32 barrier, int channel, int x, int y, int image, int group, int across, int down) {
+  int at[] = {channel, x, y, image, group}, beside[] = {across, down, 0};
+  emulation::load_columns(to, &map, barrier, at, beside, 5, 0);
+}
 MI_DEVICE void load_columns_for(
     u32 blocks, u32 to, const TensorMap& map, u32 barrier, int channel, int x, int y, int image, int across, int down) {
   int at[] = {channel, x, y, image}, beside[] = {across, down};
@@ -122,6 +127,15 @@ MI_DEVICE void load_columns(u32 to, const TensorMap& map, u32 barrier, int chann
   asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes"
                " [%0], [%1, {%3, %4, %5, %6}], [%2], {%7, %8};"
                ::"r"(to), "l"(&map), "r"(barrier), "r"(channel), "r"(x), "r"(y), "r"(image), "h"((u16)across), "h"((u16)down)
+               : "memory");
+}
+// The same over channels, width, height, images and groups of channels: pixels of all images, channels of one group.
+MI_DEVICE void load_columns(
+    u32 to, const TensorMap& map, u32 barrier, int channel, int x, int y, int image, int group, int across, int down) {
+  asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes"
+               " [%0], [%1, {%3, %4, %5, %6, %7}], [%2], {%8, %9, %10};"
+               ::"r"(to), "l"(&map), "r"(barrier), "r"(channel), "r"(x), "r"(y), "r"(image), "r"(group), "h"((u16)across),
+                 "h"((u16)down), "h"((u16)0)
                : "memory");
 }
 MI_DEVICE void load_columns_for(

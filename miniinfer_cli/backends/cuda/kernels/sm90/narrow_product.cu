@@ -11,7 +11,9 @@
 // elements apart along the features, 1 or 0; MI_OPERANDS: how many there are. MI_PLAIN: 1 where nothing is done to a sum; MI_EARLY:
 // 1 where there is no operand, and it takes a few instructions. All rows are whole vectors.
 //
-// MI_WINDOWS: 1 where tokens are the windows of a convolution (windows.cuh).
+// MI_WINDOWS: 1 where tokens are the windows of a convolution (windows.cuh). MI_GROUPED: 1 where it has several groups: of ``width``
+// features each, by as many channels as the map of tokens has of one. A row of blocks makes up to 64 features of a group, ``parts``
+// rows all of them. MI_STEPS: how many times 16 elements of a chunk are multiplied, 4 but where a tap's channels are one short chunk.
 #include "pointwise.cuh"
 #include "quick.cuh"
 #include "sm90/copies.cuh"
@@ -36,6 +38,9 @@ extern "C" __global__ void __launch_bounds__(288, 1) narrow_product(
 #if MI_WINDOWS
     , Windows w
 #endif
+#if MI_GROUPED
+    , int width, int parts
+#endif
 ) {
   MI_TILES(room);
   u32 at_ring = chunks * WEIGHTS_NBYTES, at_results = at_ring + MI_STAGES * TOKENS_NBYTES, at_barriers = at_results + 2 * TOKENS_NBYTES;
@@ -45,6 +50,12 @@ extern "C" __global__ void __launch_bounds__(288, 1) narrow_product(
   int tiles = (count + MI_TOKENS - 1) / MI_TOKENS;
   int thread = (int)threadIdx.x, group = thread / 128, member = thread % 128, warp = member / 32, lane = thread % 32;
   bool loads = group == 2;
+#if MI_GROUPED
+  int block = (int)blockIdx.y / parts, column0 = ((int)blockIdx.y - block * parts) * MI_FEATURES, feature0 = block * width + column0;
+  features = width - column0;
+#else
+  const int feature0 = 0;
+#endif
 
   if (loads && lane == 0) {
     fetch_map(tokens);
@@ -64,14 +75,14 @@ extern "C" __global__ void __launch_bounds__(288, 1) narrow_product(
   if (loads) {
     auto load_all_weights = [&]() {
 #if MI_WINDOWS
-      int parts = w.chunks;  // of a tap
+      int of_tap = w.chunks;
 #else
-      int parts = chunks;
+      int of_tap = chunks;
 #endif
       if (lane == 0) arrive_expecting(weighed, chunks * WEIGHTS_NBYTES);
       for (int chunk = 0; lane == 0 && chunk < chunks; chunk++) {
-        int tap = chunk / parts, channel = (chunk - tap * parts) * ELEMENTS;
-        load_weights<1>(base + chunk * WEIGHTS_NBYTES, weights, weighed, channel, tap, 0);
+        int tap = chunk / of_tap, channel = (chunk - tap * of_tap) * ELEMENTS;
+        load_weights<1>(base + chunk * WEIGHTS_NBYTES, weights, weighed, channel, tap, feature0);
       }
     };
     if (MI_CONSTANT) load_all_weights();
@@ -91,7 +102,11 @@ extern "C" __global__ void __launch_bounds__(288, 1) narrow_product(
         u32 to = ring + stage * TOKENS_NBYTES;
 #if MI_WINDOWS
         int beside = across * w.spread[0], below = down * w.spread[1];
+#if MI_GROUPED
+        load_columns(to, tokens, loaded + 8 * stage, channel, corner.x, corner.y, corner.image, block, beside, below);
+#else
         load_columns(to, tokens, loaded + 8 * stage, channel, corner.x, corner.y, corner.image, beside, below);
+#endif
 #else
         load_box(to, tokens, loaded + 8 * stage, channel, token);
 #endif
@@ -114,11 +129,12 @@ extern "C" __global__ void __launch_bounds__(288, 1) narrow_product(
 #pragma unroll
   for (int i = 0; i < 2; i++) {
     int feature = warp * 16 + lane / 4 + i * 8;
-    if (MI_BIASED && feature < features) added[i] = widen(bias[feature]);
+    if (MI_BIASED && feature < features) added[i] = widen(bias[feature0 + feature]);
   }
   // What a thread finishes of a row: eight features, of which there may be none.
   int column = member % 8 * VECTOR;
   bool there = column < features;
+  column += feature0;
   float sums[MI_TOKENS / 2];
 #pragma unroll
   for (int i = 0; i < MI_TOKENS / 2; i++) sums[i] = 0;
@@ -150,7 +166,7 @@ extern "C" __global__ void __launch_bounds__(288, 1) narrow_product(
       fence_sums();
       u64 left = tile<128>(base + chunk * WEIGHTS_NBYTES, 16, 1024), right = tile<128>(ring + stage * TOKENS_NBYTES, 16, 1024);
 #pragma unroll
-      for (int i = 0; i < 4; i++) multiply<MI_T>(sums, left + 2 * i, right + 2 * i, chunk > 0 || i > 0);
+      for (int i = 0; i < MI_STEPS; i++) multiply<MI_T>(sums, left + 2 * i, right + 2 * i, chunk > 0 || i > 0);
       close_products();
       if (chunk > 0) {
         await_products<1>();
@@ -214,7 +230,11 @@ extern "C" __global__ void __launch_bounds__(288, 1) narrow_product(
     fence_for_copies();
     meet(1 + group, 128);
     if (member == 0) {
+#if MI_GROUPED
+      store_box(shared_address(mine), results, column0, block, (int)token0);
+#else
       store_box(shared_address(mine), results, 0, (int)token0);
+#endif
       close_stores();
     }
   }

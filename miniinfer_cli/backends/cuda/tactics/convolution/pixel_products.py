@@ -20,6 +20,7 @@ from miniinfer_cli.backends.cuda.tactics.convolution.convolutions import (
     product_of,
     product_of_rows,
 )
+from miniinfer_cli.backends.cuda.tactics.convolution.grouped_products import GROUPS, grouped_region_tactics, grouped_tactics
 from miniinfer_cli.backends.cuda.tactics.products.few_tokens import NOTHING_ELSE, WAY, Extra, region_tactics, token_tactics
 from miniinfer_cli.backends.cuda.tactics.products.large_products import LARGE, large_region_tactics, large_tactics, least_us
 from miniinfer_cli.backends.cuda.tactics.products.product_endings import Following
@@ -44,7 +45,9 @@ def favours_pixels(
 
 
 def _favoured(conv: Convolution, target: Target, table: ConvolutionHeuristic = CONVOLUTIONS, *, activated: bool = False) -> str:
-    """``WAY`` or ``LARGE``, by which kernel; empty where the libraries are faster."""
+    """``WAY``, ``LARGE`` or ``GROUPS``, by which kernel; empty where the libraries are faster."""
+    if conv.group > 1:
+        return GROUPS if target.arch == table.pixel_arch else ""
     if target.arch != table.pixel_arch or conv.features % 8 or conv.channels % 8:
         return ""
     found = _product(conv, Finish())
@@ -70,6 +73,8 @@ def _favours_few(conv: Convolution, product: Product, target: Target, table: Con
 
 def pixel_tactics(conv: Convolution, io: ConvolutionOperands, finish: Finish, target: Target) -> tuple[Tactic, ...]:
     """The convolution and its finish, by the favoured kernel first; none where it is no such product, or where none fits."""
+    if conv.group > 1:
+        return grouped_tactics(conv, io, finish, target)
     found = _product(conv, finish) if io.x_strides is None else None
     if found is None:
         return ()
@@ -83,6 +88,8 @@ def pixel_region_tactics(
     conv: Convolution, io: ConvolutionOperands, finish: Finish, following: Following, target: Target
 ) -> tuple[Tactic, ...]:
     """The same with what follows: ``finish`` is the convolution's own, a bias or nothing."""
+    if conv.group > 1:
+        return grouped_region_tactics(conv, io, finish, following, target)
     found = _product(conv, finish) if io.x_strides is None else None
     if found is None:
         return ()

@@ -128,6 +128,16 @@ class LargeProduct:
         """Of k."""
         return -(-self.k * element_nbytes(self.dtype) // CHUNK_NBYTES)
 
+    @property
+    def groups(self) -> int:
+        """Of features, each by channels of its own."""
+        return 1 if self.windows is None else self.windows.groups
+
+    @property
+    def width(self) -> int:
+        """Features of a group."""
+        return self.features // self.groups
+
 
 @dataclass(frozen=True, slots=True)
 class LargeRows:
@@ -269,7 +279,7 @@ def weight_map(p: LargeProduct, rows: int, weights: Operand) -> TensorMap[Operan
     element, box, pitch = _ELEMENTS[p.dtype], CHUNK_NBYTES // nbytes, p.weights_pitch * nbytes
     if p.windows is None:
         return TensorMap(weights, element, (p.k, p.features), (pitch,), (box, rows), Swizzle.B128)
-    channels, taps = p.windows.x_shape[3], math.prod(p.windows.kernel)
+    channels, taps = p.windows.channels, math.prod(p.windows.kernel)
     strides = (channels * nbytes, pitch)
     return TensorMap(weights, element, (channels, taps, p.features), strides, (box, 1, rows), Swizzle.B128)
 
@@ -366,10 +376,13 @@ def is_table(p: LargeProduct, finish: Finish) -> bool:
 
 
 def result_map(p: LargeProduct, operand: Operand, row: int, tokens: int = ROWS) -> TensorMap[Operand]:
-    """Of what has an element for each of the result's, of which a copy takes 128 bytes of so many tokens."""
+    """Of what has an element for each of the result's, of which a copy takes 128 bytes of so many tokens, of one group."""
     nbytes = element_nbytes(p.waiting)
-    element = MapElement.U16 if nbytes == 2 else MapElement.U32
-    return TensorMap(operand, element, (p.features, p.count), (row * nbytes,), (CHUNK_NBYTES // nbytes, tokens), Swizzle.B128)
+    element, piece = MapElement.U16 if nbytes == 2 else MapElement.U32, CHUNK_NBYTES // nbytes
+    if p.groups == 1:
+        return TensorMap(operand, element, (p.features, p.count), (row * nbytes,), (piece, tokens), Swizzle.B128)
+    dims, strides = (p.width, p.groups, p.count), (p.width * nbytes, row * nbytes)
+    return TensorMap(operand, element, dims, strides, (piece, 1, tokens), Swizzle.B128)
 
 
 def adding_finish(dtype: DType, pitch: int) -> Finish:

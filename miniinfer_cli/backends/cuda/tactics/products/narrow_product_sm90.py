@@ -1,4 +1,7 @@
-"""Products of many tokens and few features on sm_90: weights stay in shared memory, two warpgroups take tiles in turns."""
+"""Products of many tokens and few features on sm_90: weights stay in shared memory, two warpgroups take tiles in turns.
+
+Convolutions of several groups as well: a row of blocks has weights of one group, and multiplies them by its channels alone.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,9 +29,12 @@ FILE = "sm90/narrow_product.cu"
 THREADS = 288
 _MOST_STAGES = 10
 _TOKENS = 128
-# Predicted: a chunk of 128 tokens, what else a tile takes, and the kernel.
-_CHUNK_US, _TILE_US, _LAUNCH_US = 0.21, 0.25, 1.9
+# A chunk of 128 tokens, by ResNet-50's convolutions of 64 features on an H200; what else a tile takes, and the kernel.
+_CHUNK_US, _TILE_US, _LAUNCH_US = 0.28, 0.25, 1.9
+_LEAST_CHUNK_US = 0.08  # of few tokens
 _NBYTES_PER_US = 3.9e6  # of memory
+_GROUPED_TOKENS = (128, 64, 32)
+_STEPS = 4  # of a chunk's elements
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +61,48 @@ def narrow_forms(p: LargeProduct, room: int = MOST_SHARED) -> list[NarrowForm]:
     """The form with the longest ring that there is room for; none where the kernel does no such product."""
     if p.features > FEATURES or not p.dtype.is_half or not p.dtype is p.waiting is p.result:
         return []
-    forms = (NarrowForm(_TOKENS, stages) for stages in range(_MOST_STAGES, 2, -1))
+    return _longest(p, _TOKENS, room)
+
+
+def grouped_forms(p: LargeProduct, multiprocessors: int, room: int = MOST_SHARED, moved: int = 0) -> list[NarrowForm]:
+    """Forms for the windows of a convolution of several groups, the fastest first by ``narrow_us``, with the longest rings;
+    none where the kernel does no such product.
+    """
+    if _group_fault(p) or not p.dtype is p.waiting is p.result:
+        return []
+    found = [form for tokens in _GROUPED_TOKENS for form in _longest(p, tokens, room)]
+    return sorted(found, key=lambda form: (round(narrow_us(p, form, multiprocessors, moved), 3), -form.tokens))
+
+
+def _longest(p: LargeProduct, tokens: int, room: int) -> list[NarrowForm]:
+    """The form of so many tokens with the longest ring, if there is room for one."""
+    forms = (NarrowForm(tokens, stages) for stages in range(_MOST_STAGES, 2, -1))
     return [form for form in forms if not form.fault(p.chunks) and form.shared_nbytes(p.chunks) <= room][:1]
+
+
+def _group_fault(p: LargeProduct) -> str:
+    """Why the kernel does not do the groups of such a product; nothing where it does."""
+    if not p.dtype.is_half or p.groups == 1 or p.width % 8 or p.windows is None or p.windows.channels % 8:
+        return f"{p.groups} groups of {p.width} features of {p.dtype}"
+    return ""
+
+
+def grid_of(p: LargeProduct, form: NarrowForm, multiprocessors: int) -> tuple[int, int]:
+    """Blocks along the tokens, and along the features, 64 of a group each; with groups no more than it takes for as few turns."""
+    tiles, rows = -(-p.count // form.tokens), p.groups * -(-p.width // FEATURES)
+    if p.groups == 1:
+        return min(tiles, multiprocessors), rows
+    turns = -(-tiles // max(1, multiprocessors // rows))
+    return -(-tiles // turns), rows
 
 
 def narrow_us(p: LargeProduct, form: NarrowForm, multiprocessors: int, moved: int = 0) -> float:
     """Microseconds, about: turns of tiles, or ``moved`` bytes through memory, and what begins and ends a kernel."""
-    turns = -(-p.count // (form.tokens * multiprocessors))
-    return _LAUNCH_US + max(turns * (p.chunks * _CHUNK_US + _TILE_US) * form.tokens / _TOKENS, moved / _NBYTES_PER_US)
+    across, rows = grid_of(p, form, multiprocessors)
+    turns = -(-p.count // (form.tokens * across)) * -(-across * rows // multiprocessors)
+    share = form.tokens / _TOKENS
+    tile = p.chunks * max(_CHUNK_US * share, _LEAST_CHUNK_US) + _TILE_US * share
+    return _LAUNCH_US + max(turns * tile, moved / _NBYTES_PER_US)
 
 
 def narrow_launch(
@@ -78,12 +118,16 @@ def narrow_launch(
 ) -> Launch[Operand]:
     """The launch. ``operands`` are those of ``finish``.
 
-    Raises ValueError for a form that the kernel has not, and for what it does not do: more features, other types, rows that are
-    no whole vectors.
+    Raises ValueError for a form that the kernel has not, and for what it does not do: more features of one group, other types,
+    rows that are no whole vectors.
     """
-    why = form.fault(p.chunks)
-    if not why and (p.features > FEATURES or not p.dtype.is_half or not p.dtype is p.waiting is p.result):
-        why = f"{p.features} features of {p.dtype} to {p.result}"
+    why, grouped = form.fault(p.chunks), p.groups > 1
+    if not why and not p.dtype is p.waiting is p.result:
+        why = f"features of {p.dtype} to {p.result}"
+    if not why and grouped:
+        why = _group_fault(p)
+    elif not why and (p.features > FEATURES or not p.dtype.is_half):
+        why = f"{p.features} features of {p.dtype}"
     if why or not is_whole(p, finish, (result, *operands)):
         raise ValueError(why or "rows that are no whole vectors")
     defines = (
@@ -101,12 +145,23 @@ def narrow_launch(
         ("MI_OPERANDS", str(len(operands))),
         *finish_defines(finish, p.result),
         ("MI_WINDOWS", str(int(p.windows is not None))),
+        ("MI_GROUPED", str(int(grouped))),
+        ("MI_STEPS", str(_steps_of(p))),
     )
     maps = token_map(p, form.tokens, tokens), weight_map(p, FEATURES, weights), result_map(p, result, p.result_pitch, form.tokens)
     values: list[Argument] = [*maps, bias or NULL, *finish_arguments(finish, operands), np.float32(p.alpha)]
     values += [np.int32(n) for n in (p.features, p.count, p.chunks)]
     if p.windows is not None:
         values.append(p.windows.argument(element_nbytes(p.dtype)))
-    blocks = min(-(-p.count // form.tokens), multiprocessors)
+    across, down = grid_of(p, form, multiprocessors)
+    if grouped:
+        values += [np.int32(p.width), np.int32(down // p.groups)]
     kernel = Kernel("narrow_product", FILE, defines, arch=ARCH)
-    return Launch(kernel, (blocks,), (THREADS,), tuple(values), form.shared_nbytes(p.chunks))
+    return Launch(kernel, (across, down) if grouped else (across,), (THREADS,), tuple(values), form.shared_nbytes(p.chunks))
+
+
+def _steps_of(p: LargeProduct) -> int:
+    """How many times 16 elements of a chunk are multiplied: behind a short group's channels are zeros."""
+    if p.groups == 1 or p.windows is None:
+        return _STEPS
+    return min(_STEPS, -(-p.windows.channels // 16))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -97,7 +97,7 @@ class Rows:
 class Windows:
     """Where tokens are the windows of a convolution: ``x_shape`` of images, channels last, and how a filter of ``kernel`` taps
     is moved, height first. ``begin`` and ``end`` are pads. ``pitches``: elements from pixel to pixel, row to row and image to
-    image, None where images are dense.
+    image, None where images are dense. ``groups``: of channels, each of which has features of its own.
     """
 
     x_shape: tuple[int, int, int, int]
@@ -107,6 +107,12 @@ class Windows:
     begin: tuple[int, int]
     end: tuple[int, int]
     pitches: tuple[int, int, int] | None = None
+    groups: int = 1
+
+    @property
+    def channels(self) -> int:
+        """Of a group."""
+        return self.x_shape[3] // self.groups
 
     @property
     def elements(self) -> int:
@@ -123,10 +129,12 @@ class Windows:
 
     def chunks(self, nbytes: int) -> int:
         """Of k, for each tap, with elements of so many bytes."""
-        return -(-self.x_shape[3] * nbytes // CHUNK_NBYTES)
+        return -(-self.channels * nbytes // CHUNK_NBYTES)
 
     def seen(self, tokens: Operand, dtype: DType, pixels: int) -> TensorMap[Operand]:
-        """The map of the images, of which a copy takes so many windows' pixels."""
+        """The map of the images, of which a copy takes so many windows' pixels, of a group's channels: what lies behind these
+        reads as zeros, whatever the next group has there.
+        """
         images, height, width, channels = self.x_shape
         nbytes = element_nbytes(dtype)
         lower = tuple(-b for b in reversed(self.begin))
@@ -135,7 +143,10 @@ class Windows:
         pitches = self.pitches or (channels, width * channels, height * width * channels)
         strides = tuple(pitch * nbytes for pitch in pitches)
         steps = (1, *reversed(self.strides), 1)
-        dims = (channels, width, height, images)
+        dims: tuple[int, ...] = (channels, width, height, images)
+        if self.groups > 1:
+            dims, strides, steps = (self.channels, *dims[1:], self.groups), (*strides, self.channels * nbytes), (*steps, 1)
+            columns = replace(columns, lower=(*lower, 0), upper=(*upper, 0))
         return TensorMap(tokens, ELEMENTS[dtype], dims, strides, swizzle=Swizzle.B128, im2col=columns, steps=steps)
 
     def argument(self, nbytes: int) -> "np.ndarray[Any, np.dtype[np.int32]]":
