@@ -84,9 +84,8 @@ class Desk:
     def enter(self, request: BatchedFuture, *, block: bool) -> Any:
         """Takes a request in. Where there is no room, raises QueueFull, or, to ``block``, gives a lock to wait for."""
         with self.lock:
-            until = self._deadlines[0][0] if self._deadlines else math.inf
+            sooner = request.deadline is not None and request.deadline < (self._deadlines[0][0] if self._deadlines else math.inf)
             self._enter(request, block)
-            sooner = request.deadline is not None and request.deadline < until
             gate = request.gate
         if sooner:
             self.timekeeper.wake()
@@ -192,23 +191,28 @@ class Desk:
     def give(self, batch: list[BatchedFuture], outputs: Sequence[Outputs], size: int, seconds: float, tally: DeviceTally) -> None:
         """The outputs of a batch that was computed with ``size`` rows in so long."""
         told: list[Ended] = []
+        latencies: list[float] = []
+        rows = timed = 0
         with self.lock:
-            rows = sum(r.form.rows for r in batch)
+            now = self.clock()
+            for request, own in zip(batch, outputs, strict=True):
+                rows += request.form.rows
+                if request.state == RUNNING:
+                    told += request.end(RESULT, own)
+                    self._open.discard(request)
+                    latencies.append(now - request.arrived)
+                    if request.deadline is not None:
+                        timed += 1
+            self.tally.outcomes[RESULT] += len(latencies)
+            self.tally.add_latencies(latencies)
             self.tally.count_batch(len(batch), rows, size, seconds)
             tally.batches += 1
             tally.rows += rows
             self._waiting.sizes.note(batch[0].form.bucket, size, seconds)
-            now = self.clock()
-            ended = []
-            for request, own in zip(batch, outputs, strict=True):
-                if request.state == RUNNING:
-                    told += request.end(RESULT, own)
-                    ended.append(request)
-            self._open.difference_update(ended)
-            self.tally.outcomes[RESULT] += len(ended)
-            self.tally.add_latencies([now - r.arrived for r in ended])
-            self._forget_deadlines(sum(r.deadline is not None for r in ended))
-        call(told)
+            if timed:
+                self._forget_deadlines(timed)
+        if told:
+            call(told)
 
     def fail(self, batch: Iterable[BatchedFuture], error: BaseException) -> None:
         """The end of all of these that have not ended."""
@@ -294,11 +298,14 @@ class Desk:
     def _begin(self, batch: list[BatchedFuture], now: float, tally: DeviceTally) -> None:
         """These are out of the queue, which has room for others, and may have another batch."""
         tally.under_way += 1
+        waited = 0.0
         for request in batch:
             request.state = RUNNING
             request.begun = now
-        self.tally.add_waited(len(batch) * now - sum(r.arrived for r in batch))
-        self._fill_up()
+            waited += now - request.arrived
+        self.tally.add_waited(waited)
+        if self._outside:
+            self._fill_up()
         if self._waiting.count and self._idle:
             self._wake_one()
 

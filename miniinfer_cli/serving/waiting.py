@@ -1,20 +1,20 @@
 """Requests that wait: in which order, and which of them are computed together when. No threads, and no clock of its own."""
 
+import heapq
 import math
+import operator
 from collections import OrderedDict
+from collections.abc import Iterator
 
 from miniinfer_cli.serving.batch_sizes import BatchSizes
 from miniinfer_cli.serving.request import BatchedFuture
 
 Key = tuple[tuple[int, ...], ...]
 
-
 _Line = OrderedDict[BatchedFuture, None]
 """Requests of one priority, in order of arrival."""
 
-
-def _rank_of_first(line: _Line) -> float:
-    return next(iter(line)).rank
+_rank = operator.attrgetter("rank")
 
 
 class Bucket:
@@ -49,27 +49,30 @@ class Bucket:
 
     def first(self) -> BatchedFuture:
         """The request to be computed first, of at least one."""
-        line: _Line = min((line for line in self._lines if line), key=_rank_of_first)
-        return next(iter(line))
+        return next(self._in_order())
 
     def take(self, sizes: BatchSizes) -> list[BatchedFuture]:
         """Takes out what is computed together: in order, as many as the size holds that fits what waits."""
-        room = max(sizes.fit(self.key, min(self.rows, sizes.most)), sizes.holding(self.first().form.rows))
+        room = sizes.fit(self.key, self.rows if self.rows < sizes.most else sizes.most)
         taken: list[BatchedFuture] = []
-        lines = [line for line in self._lines if line]
-        while self.rows:
-            line = lines[0] if len(lines) == 1 else min((one for one in lines if one), key=_rank_of_first)
-            request = next(iter(line))
+        for request in self._in_order():
             rows = request.form.rows
             if rows > room:
-                break
+                if taken:
+                    break
+                room = sizes.holding(rows)  # the first goes in any case
             room -= rows
-            self.rows -= rows
-            del line[request]
             taken.append(request)
+        for request in taken:
+            self.remove(request)
         if self._hurried < math.inf:
             self._hurried = min((r.due for line in self._lines for r in line), default=math.inf)
         return taken
+
+    def _in_order(self) -> Iterator[BatchedFuture]:
+        """All of them, the one to be computed first in front; none may come or go meanwhile."""
+        lines = [line for line in self._lines if line]
+        return iter(lines[0]) if len(lines) == 1 else heapq.merge(*lines, key=_rank)
 
 
 class Waiting:

@@ -3,13 +3,16 @@
     python -m tests.benchmarks.batching [--device cpu] [--plan FILE] [--qps 8000] [--seconds 5] [--delay-ms 1] [--sizes 1,8,64]
                                         [--contexts N] [--batches 8] [--json FILE]
 
-Without a plan: a perceptron 256-512-10 with random weights. Open loop: requests come at times drawn beforehand (Poisson), whether
-or not others have ended, and latency counts from the time drawn; so a stall shows in all whom it delayed.
+Without a plan: a perceptron 256-512-10 with random weights. First what a request takes of the interpreter, from `submit` to
+`result` with nothing computed, in one thread, so that neither the device nor other threads are in it. Open loop: requests come at
+times drawn beforehand (Poisson), whether or not others have ended, and latency counts from the time drawn; so a stall shows in
+all whom it delayed.
 """
 
 import argparse
 import json
 import time
+import timeit
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -24,8 +27,16 @@ from miniinfer_cli.measuring.load_summary import LoadSummary, summarize_load
 from miniinfer_cli.measuring.load_systems import Batched, WallClock, frozen_collector
 from miniinfer_cli.planning.freeze import freeze
 from miniinfer_cli.runtime.random_inputs import random_inputs
+from miniinfer_cli.serving.assembling import Assembler
+from miniinfer_cli.serving.batch_sizes import BatchSizes
+from miniinfer_cli.serving.copying import Copiers
+from miniinfer_cli.serving.desk import Desk, DeviceTally, WaitingWorker
+from miniinfer_cli.serving.layout import find_layout
+from miniinfer_cli.serving.request import BatchedFuture
+from miniinfer_cli.serving.waiting import Waiting
 
 _REQUESTS = 64  # different ones, sent in turn
+_PASSES = 512  # requests that one measurement of their host time passes through
 
 
 def perceptron() -> Any:
@@ -93,6 +104,35 @@ def saturated(batcher: Any, requests: list[dict[str, Any]], seconds: float, batc
     return {"qps": count / elapsed, **made, "mean_batch": made["rows"] / made["batches"]}
 
 
+def interpreter_us(engine: Any, request: dict[str, Any], together: int) -> float:
+    """Microseconds of one thread for a request of which ``together`` make a batch; the least of several tries."""
+    layout = find_layout(engine, None, {})
+    sizes = BatchSizes(sorted({1, together}))
+    desk = Desk(Waiting(sizes, 1, 0.0, 0.1), 1 << 16)
+    tally = DeviceTally(engine.device)
+    worker, assembler = WaitingWorker(tally), Assembler(engine, layout, together, {}, Copiers(0))
+    with engine.create_context() as context:
+        many = {name: np.concatenate([array] * together) for name, array in request.items()}
+        results = tuple(context.run(many).values())
+
+        def pass_through() -> None:
+            made = []
+            for _ in range(together):
+                arrays, form = layout.read(engine, request, together)
+                now = desk.clock()
+                made.append(BatchedFuture(desk, arrays, form, 0, now, now, None))
+                desk.enter(made[-1], block=False)
+            batch = desk.next_batch(worker)
+            assembler.inputs(context, batch, [r.arrays for r in batch], together)
+            desk.give(batch, assembler.outputs(results, batch, together), together, 1e-3, tally)
+            desk.ended(tally)
+            for future in made:
+                future.result()
+
+        count = _PASSES // together
+        return min(timeit.repeat(pass_through, number=count, repeat=20)) / count / together * 1e6
+
+
 def open_loop(batcher: Any, requests: list[dict[str, Any]], qps: float, seconds: float) -> LoadSummary:
     """What becomes of requests that come by chance, as `miniinfer profile --qps` has it."""
     load = Load(Scenario.SERVER, 1, seconds, qps)
@@ -121,6 +161,8 @@ def main() -> None:
             for size, rate in static.items():
                 print(f"static batches of {size:3}: {rate:9.0f} rows/s")
             requests = requests_of(engine, 1, _REQUESTS)
+            alone, full_us = (interpreter_us(engine, requests[0], n) for n in (1, sizes[-1]))
+            print(f"host time of a request: {alone:.1f} us alone, {full_us:.1f} us in batches of {sizes[-1]}")
             batcher.warm_up(requests[0])
             with frozen_collector():
                 full = saturated(batcher, requests, given.seconds, given.batches)
