@@ -145,7 +145,7 @@ def run(chosen: list[tuple[str, Check]], seconds: float) -> int:
     device = open_device(0)
     functions = Functions(device, KernelCache(None if folder is None else folder / "kernels"))
 
-    def load_model(graph: Graph, name: str, options: DeviceOptions, recorded: Any) -> CudaModel:
+    def load_model(graph: Graph, name: str, options: DeviceOptions, recorded: Any, beside: Any = None) -> CudaModel:
         options_ = ContextOptions(cuda_graph=False)
         return CudaModel(graph, Kept(device), Kept(functions), NoLibraries(), tf32=False, options=options_)
 

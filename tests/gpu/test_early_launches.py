@@ -64,7 +64,7 @@ PLAIN, DELAYED, HASTY = KernelCache(None), Spinning(TURN.replace("WAIT", WAIT)),
 def bits(name: str, kernels: KernelCache, *, pdl: bool) -> set[bytes]:
     """The outputs of a network by our kernels, of several runs: launched one by one, captured, replayed, on two slots."""
 
-    def load(graph: Graph, device_name: str, options: DeviceOptions, recorded: Any) -> CudaModel:
+    def load(graph: Graph, device_name: str, options: DeviceOptions, recorded: Any, beside: Any = None) -> CudaModel:
         device = open_device(0)
         functions = Functions(device, kernels)
         return CudaModel(graph, device, functions, NoLibraries(), tf32=False, options=ContextOptions(pdl=pdl))
