@@ -58,6 +58,7 @@ KEYS: dict[str, tuple[str, ...]] = {
         *(key + parts for key in (*_FUSED, "warpgroups") for parts in ("", " in parts")),
     ),
     "rotary_attention": ("warpgroups", "warpgroups in parts"),
+    "quantized_attention": ("warpgroups", "warpgroups in parts"),
     "cached_attention": ("parts of the cache",),
     "softmax": ("rows by threads", "columns by threads", "sums"),
     "layer_normalization": ("rows by threads", "statistics"),

@@ -16,6 +16,7 @@ from miniinfer_cli.passes.fuse_matmul import fuse_matmul
 from miniinfer_cli.passes.precision.fuse_quantized import fuse_quantized
 from tests.backends.cuda.tactics.every_tactic import offered
 from tests.backends.cuda.tactics.test_normalized_product import normalized
+from tests.backends.cuda.tactics.test_quantized_attention import joined
 from tests.backends.nodes import make_graph
 from tests.graph_text import typed_graph
 from tests.mutants import views
@@ -156,7 +157,9 @@ NODES: dict[str, list[tuple[str, tuple[Any, ...], dict[str, Any]]]] = {
 }
 
 
-BY_THEMSELVES = {"fused_conv", "fused_matmul", "fused_normalization", "normalized_product", "quantized_regions"}
+BY_THEMSELVES = {
+    *("fused_conv", "fused_matmul", "fused_normalization", "normalized_product", "quantized_attention", "quantized_regions")
+}
 """Those that have a test of their own."""
 
 
@@ -209,6 +212,11 @@ def test_every_tactic_of_quantized_regions_has_its_mutants() -> None:
         annotate(graph)
         listed.update(general(t.key) for t in offered(graph, random_feeds(graph), Target()))
     assert listed == set(KEYS["quantized_regions"])
+
+
+def test_every_tactic_of_quantized_attention_has_its_mutants() -> None:
+    listed = {general(t.key) for t in offered(*joined(), Target())}
+    assert listed == set(KEYS["quantized_attention"])
 
 
 def test_every_tactic_of_normalized_products_has_its_mutants() -> None:

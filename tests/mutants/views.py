@@ -14,6 +14,7 @@ _OPERATIONS = (
     "tactics/test_rotary",
     "tactics/test_quantized_regions",
     "joins/test_cached_attention",
+    "joins/test_quantized_attention",
 )
 _NAMES = ("test_views", "test_known_places", "test_assembled", *_OPERATIONS)
 _FILES = tuple(f"tests/backends/cuda/{name}.py" for name in _NAMES)

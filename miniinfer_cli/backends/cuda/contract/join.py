@@ -44,6 +44,7 @@ JoinsOf = Callable[[Graph, Types, Target], Sequence[Join]]
 
 _FAMILIES: dict[str, JoinsOf] = {}
 _FILES = {
+    "Attention": ("quantized_attention",),
     "FusedConv": ("excitation", "activated_depthwise"),
     "LayerNormalization": ("normalization", "normalized_product"),
     "RMSNormalization": ("normalization", "normalized_product"),

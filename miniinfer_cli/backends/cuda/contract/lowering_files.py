@@ -29,6 +29,7 @@ _REGIONS = {
     "FusedNormalization": "fused_normalization",
     "FusedPointwise": "pointwise",
     "NormalizedProduct": "normalized_product",
+    "QuantizedAttention": "quantized_attention",
     "QuantizedConv": "quantized_regions",
     "QuantizedMatMul": "quantized_regions",
 }

@@ -5,6 +5,7 @@
 // (epilogue.cuh).
 #pragma once
 #include "epilogue.cuh"
+#include "rounding.cuh"
 
 struct Window {
   int height, width, channels;  // of the image
@@ -24,17 +25,6 @@ struct Ending {
 MI_DEVICE float rounded(float x, float inverse, float zero, float low, float high) {
   return fminf(fmaxf(rintf(__fmul_rn(x, inverse)) + zero, low), high);
 }
-
-// x between two numbers; NaN stays what it is. Without a branch.
-#ifdef MI_EMULATED
-MI_DEVICE float held(float x, float low, float high) { return x > high ? high : x < low ? low : x; }
-#else
-MI_DEVICE float held(float x, float low, float high) {
-  float r;
-  asm("{\n\t.reg .f32 t;\n\tmax.NaN.f32 t, %1, %2;\n\tmin.NaN.f32 %0, t, %3;\n}" : "=f"(r) : "f"(x), "f"(low), "f"(high));
-  return r;
-}
-#endif
 
 // y of a sum that was scaled; `added`: of the residual, its zero point where there is none.
 //
@@ -65,12 +55,8 @@ MI_DEVICE MI_Y ended(float v, float added, const Ending& ending) {
   v = __fmul_rn(v, ending.inverse);
 #endif
 #endif
-#if MI_ROUNDS == 1
-  // A float of so many units has no digits behind the point: the addition rounds, to even, and leaves the integer in the low bits.
-  v = fminf(fmaxf(v, ending.low), ending.high) + 12582912.0f;
-  return (MI_Y)(__float_as_int(v) + (int)ending.zero);
-#elif MI_ROUNDS == 2
-  return narrow<MI_Y>(held(v, ending.low, ending.high));
+#if MI_ROUNDS
+  return in_bytes(v, ending.low, ending.high, ending.zero);
 #else
   return narrow<MI_Y>(held(v, ending.least, ending.greatest));
 #endif

@@ -54,7 +54,7 @@ FAULTS = {
     "scores that are not awaited": ("        await_products<0>();\n        hold(scores);\n", "        hold(scores);\n", PLAIN),
     "a stage given back too early": ("        await_products<0>();\n        hold(sums);\n", "        hold(sums);\n", PLAIN),
     "no barrier before results are read": ("  __syncwarp();\n  if (tile", "  if (tile", PLAIN),
-    "where a result's row lies": ("query * strides.d[5] + chunk * 8", "query * strides.d[4] + chunk * 8", PLAIN),
+    "where a result's row lies": ("query * strides.d[5] + chunk * BESIDE", "query * strides.d[4] + chunk * BESIDE", PLAIN),
     "the last key of a row": ("key > rows.spans[row].last", "key >= rows.spans[row].last", PLAIN),
     "sums that are not scaled anew": ("sums[i] *= fade[i / 2 % 2]", "sums[i] *= 1", PLAIN),
     "parts that are not awaited": ("  meet(1 + group, 128 * MI_PARTS);\n#pragma", "#pragma", PARTED),

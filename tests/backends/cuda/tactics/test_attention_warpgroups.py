@@ -143,7 +143,7 @@ def test_a_query_whose_keys_are_all_hidden_by_a_finite_number_gives_their_mean(d
 
 
 def test_thresholds_are_those_of_the_table() -> None:
-    def first(of: Form, **table: int) -> str:
+    def first(of: Form, **table: Any) -> str:
         offered = attention_tactics(of, Operand.output(0), Library().target(), table=AttentionHeuristic(**table))
         return offered[0].key.split()[0]
 

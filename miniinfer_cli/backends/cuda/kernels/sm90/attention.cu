@@ -11,8 +11,12 @@
 // MI_MASK_ROWS: 2 where queries have masks of their own, 1 where all share theirs; MI_MASK_PAIRS: 1 where two neighbouring keys of
 // it are read at once; attention.cuh has what else there is of a mask. MI_ROTARY: 1 where queries or keys are turned first, in
 // shared memory: rotary.cuh. MI_STEPS: 1 where all keys come at once, 2 where the ring has all steps, 3 where it is filled again.
+// MI_Y: of results, MI_T or bytes. MI_ROUNDS: 1 where these are i8 or u8, 2 where they are f8e4m3fn, rounded from the sums, 0 for MI_T.
 #include "sm90/attention_softmax.cuh"
 #include "sm90/copies.cuh"
+#if MI_ROUNDS
+#include "rounding.cuh"
+#endif
 #if MI_ROTARY
 #include "sm90/rotary.cuh"
 #endif
@@ -33,16 +37,25 @@ constexpr u32 AT_VALUES = AT_KEYS + MI_STAGES * K_NBYTES;
 constexpr u32 AT_PARTS = AT_VALUES + MI_STAGES * V_NBYTES;
 constexpr u32 AT_BARRIERS = AT_PARTS + (MI_PARTS - 1) * MI_GROUPS * (MI_VALUE / 2 + 4) * 512;
 static_assert(MI_STAGES % MI_PARTS == 0, "a stage is always of one part");
+static_assert(MI_ROUNDS == 0 || MI_VALUE % 16 == 0, "bytes leave as whole vectors");
 static_assert(MI_KEYS % 16 == 0 && MI_KEYS <= 256 && MI_SIZE % 16 == 0 && MI_VALUE % 8 == 0, "whole matrix instructions");
+
+#if MI_ROUNDS
+struct Leaving { float inverse, zero, low, high; };  // results times ``inverse`` are between two bounds, then comes the zero point
+#endif
 
 MI_DEVICE u64 along_head(u32 address) { return tile<(int)ROW_NBYTES>(address, 16, PATTERN); }
 MI_DEVICE u64 along_keys(u32 address) { return tile<(int)ROW_NBYTES>(address, BOX_NBYTES, PATTERN); }
 
 extern "C" __global__ void __launch_bounds__(128 * TEAMS, MI_RESIDENTS) attention_sm90(
     const __grid_constant__ TensorMap q, const __grid_constant__ TensorMap k, const __grid_constant__ TensorMap v, const MI_T* values,
-    MI_T* y, const MI_MASK_T* mask, const i64* lengths, Seeing seeing, MaskStrides by, Longs<6> strides, Tiling tiling, float scale,
+    MI_Y* y, const MI_MASK_T* mask, const i64* lengths, Seeing seeing, MaskStrides by, Longs<6> strides, Tiling tiling, float scale,
     float cap, const MI_CACHE* q_cosines, const MI_CACHE* q_sines, const i64* q_ids, const MI_CACHE* k_cosines,
-    const MI_CACHE* k_sines, const i64* k_ids, Longs<6> angles) {
+    const MI_CACHE* k_sines, const i64* k_ids, Longs<6> angles
+#if MI_ROUNDS
+    , Leaving leaving
+#endif
+) {
   MI_TILES(room);
   u32 base = shared_address(room);
   u32 q_here = base + AT_BARRIERS, k_here = q_here + 8 * MI_GROUPS, v_here = k_here + 8 * MI_STAGES, free = v_here + 8 * MI_STAGES;
@@ -208,6 +221,17 @@ extern "C" __global__ void __launch_bounds__(128 * TEAMS, MI_RESIDENTS) attentio
   auto place_in_tile = [](unsigned row, unsigned chunk) {
     return chunk / 8 * Q_BOX + row * ROW_NBYTES + ((chunk % 8 ^ row % 8) << 4);
   };
+#if MI_ROUNDS
+  // A row is one of shared memory: eight rows of a warp write to all of its banks.
+#pragma unroll
+  for (int i = 0; i < MI_VALUE / 4; i++) {
+    int row = row0 + g + i % 2 * 8, n = i / 2;
+    Pack<MI_Y, 2> pair;
+#pragma unroll
+    for (int e = 0; e < 2; e++) pair.d[e] = in_bytes(sums[2 * i + e] * leaving.inverse, leaving.low, leaving.high, leaving.zero);
+    *reinterpret_cast<Pack<MI_Y, 2>*>(room + group * OWN_NBYTES + place_in_tile(row, n / 2) + n % 2 * 8 + 2 * t) = pair;
+  }
+#else
 #pragma unroll
   for (int n = 0; n < MI_VALUE / 8; n += 2) {
     u32 to = queries + place_in_tile(row0 + threadIdx.x % 16, n + threadIdx.x % 32 / 16);
@@ -222,16 +246,17 @@ extern "C" __global__ void __launch_bounds__(128 * TEAMS, MI_RESIDENTS) attentio
       store_matrices(to, words);
     }
   }
+#endif
   __syncwarp();
   if (tile >= tiling.tiles) return;
-  MI_T* results = y + item.batch * strides.d[3] + (item.kv_head * tiling.group + head0) * strides.d[4] + query0 * strides.d[5];
-  constexpr unsigned CHUNKS = MI_VALUE / 8;  // of a row
+  MI_Y* results = y + item.batch * strides.d[3] + (item.kv_head * tiling.group + head0) * strides.d[4] + query0 * strides.d[5];
+  constexpr unsigned BESIDE = 16 / sizeof(MI_Y), CHUNKS = MI_VALUE / BESIDE;  // elements of a chunk, chunks of a row
 #pragma unroll
   for (unsigned i = 0; i < CHUNKS / 2 + CHUNKS % 2; i++) {
     unsigned number = threadIdx.x % 32 + 32 * i, chunk = number % CHUNKS;
     int row = row0 + (int)(number / CHUNKS), query = row & ((1 << tiling.shift) - 1), head = row >> tiling.shift;
     if (number >= 16 * CHUNKS || query0 + query >= seeing.queries || head0 + head >= tiling.group) continue;
     uint4 words = *reinterpret_cast<const uint4*>(room + group * OWN_NBYTES + place_in_tile(row, chunk));
-    *reinterpret_cast<uint4*>(results + head * strides.d[4] + query * strides.d[5] + chunk * 8) = words;
+    *reinterpret_cast<uint4*>(results + head * strides.d[4] + query * strides.d[5] + chunk * BESIDE) = words;
   }
 }

@@ -48,6 +48,10 @@ class AttentionHeuristic:
     turned_keys: int = 128
     """... up to so many keys, while there are no more tiles of 64 queries than multiprocessors: every block turns those that it
     sees. One side alone was not measured."""
+    joined_step_us: float = 0.8
+    """Microseconds that a launch less saves, where results leave as bytes ..."""
+    joined_nbytes_per_us: float = 4e6
+    """... besides the bytes that are neither written nor read again."""
 
 
 ATTENTION = AttentionHeuristic()

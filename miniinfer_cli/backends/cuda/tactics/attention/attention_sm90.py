@@ -22,6 +22,7 @@ MOST_KEYS = 256
 """Keys of a step."""
 _BOX = 64  # elements of a row of shared memory
 _ROW_NBYTES = 128
+_VECTOR_NBYTES = 16
 _ELEMENTS = {DType.F16: MapElement.F16, DType.BF16: MapElement.BF16}
 _MOST = 1 << 30
 _FAR = 1 << 30  # keys that any query sees
@@ -119,6 +120,25 @@ class Rotary:
 
 
 @dataclass(frozen=True, slots=True)
+class Leaving:
+    """Results leave as bytes: times ``inverse``, between ``low`` and ``high``, rounded; then ``zero`` is added."""
+
+    dtype: DType
+    inverse: float
+    zero: int
+    low: float
+    high: float
+
+    def fault(self, form: Form) -> str:
+        """Why the kernel cannot store so; nothing where it can."""
+        if form.v_size % _VECTOR_NBYTES:
+            return f"heads of {form.v_size} bytes: multiples of {_VECTOR_NBYTES} are taken"
+        sizes = form.batch, form.heads, form.queries
+        apart = any(s % _VECTOR_NBYTES for n, s in zip(sizes, form.strides[3], strict=True) if n > 1)
+        return f"results between multiples of {_VECTOR_NBYTES} bytes" if apart else ""
+
+
+@dataclass(frozen=True, slots=True)
 class Tiling:
     """Rows as tiles: ``1 << shift`` places of ``64 >> shift`` heads each, ``across`` of them at the same places."""
 
@@ -153,9 +173,12 @@ def form_fault(form: Form) -> str:
     return next((fault for fault in (map_fault(m, m.operand.offset) for m in maps) if fault is not None), "")
 
 
-def attention_launch(form: Form, cut: Cut, y: Operand, rotary: Rotary | None = None) -> Launch[Operand]:
+def attention_launch(
+    form: Form, cut: Cut, y: Operand, rotary: Rotary | None = None, leaving: Leaving | None = None
+) -> Launch[Operand]:
     """The launch. Raises ValueError for a form or a cut that the kernel has not."""
-    why = form_fault(form) or cut.fault(form) or (rotary.fault(form) if rotary is not None else "")
+    faults = (form_fault(form), cut.fault(form), *(step.fault(form) for step in (rotary, leaving) if step is not None))
+    why = next(filter(None, faults), "")
     if why:
         raise ValueError(why)
     tiling, mask = tiling_of(form), form.mask
@@ -179,6 +202,8 @@ def attention_launch(form: Form, cut: Cut, y: Operand, rotary: Rotary | None = N
         *form.nan_defines(),
         ("MI_ROTARY", str(int(rotary is not None))),
         ("MI_CACHE", c_type(rotary.cache if rotary is not None else DType.F32)),
+        ("MI_Y", c_type(form.dtype if leaving is None else leaving.dtype)),
+        ("MI_ROUNDS", "0" if leaving is None else "1" if leaving.dtype.is_integer else "2"),
         *(() if rotary is None else (("MI_TURNED", str(rotary.turned)), ("MI_INTERLEAVED", str(int(rotary.interleaved))))),
     )
     sides = (None, None) if rotary is None else (rotary.queries, rotary.keys)
@@ -200,6 +225,7 @@ def attention_launch(form: Form, cut: Cut, y: Operand, rotary: Rotary | None = N
         np.float32(form.softcap),
         *caches,
         np.array(walks, np.int64),
+        *(() if leaving is None else (np.array((leaving.inverse, leaving.zero, leaving.low, leaving.high), np.float32),)),
     )
     grid = (-(-tiling.tiles // cut.groups), form.kv_heads, form.batch)
     return Launch(Kernel("attention_sm90", FILE, defines, arch=ARCH), grid, (cut.threads,), arguments, cut.shared_nbytes(form))

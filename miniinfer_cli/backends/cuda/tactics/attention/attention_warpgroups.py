@@ -6,6 +6,7 @@ from miniinfer_cli.backends.choosing import Estimate
 from miniinfer_cli.backends.cuda.contract.steps import Operand
 from miniinfer_cli.backends.cuda.contract.tactic import Tactic
 from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.contract.types import element_nbytes
 from miniinfer_cli.backends.cuda.contract.work import Work
 from miniinfer_cli.backends.cuda.tactics.attention.attention_cuts import cuts_of
 from miniinfer_cli.backends.cuda.tactics.attention.attention_form import Form
@@ -13,6 +14,7 @@ from miniinfer_cli.backends.cuda.tactics.attention.attention_heuristic import AT
 from miniinfer_cli.backends.cuda.tactics.attention.attention_sm90 import (
     ROWS,
     Cut,
+    Leaving,
     Rotary,
     attention_launch,
     form_fault,
@@ -24,20 +26,25 @@ WAY = "warpgroups"
 
 
 def warpgroup_tactics(
-    form: Form, y: Operand, target: Target, table: AttentionHeuristic = ATTENTION, rotary: Rotary | None = None
+    form: Form,
+    y: Operand,
+    target: Target,
+    table: AttentionHeuristic = ATTENTION,
+    rotary: Rotary | None = None,
+    leaving: Leaving | None = None,
 ) -> tuple[Tactic, ...]:
     """Y by matrix instructions of whole warpgroups, in several cuts, the favourite first; none where the kernel does not reach.
 
-    No operand is empty. ``rotary``: what queries and keys are turned by first.
+    No operand is empty. ``rotary``: what queries and keys are turned by first. ``leaving``: how results become bytes.
     """
-    if form_fault(form) or (rotary is not None and rotary.fault(form)):
+    if form_fault(form) or any(step is not None and step.fault(form) for step in (rotary, leaving)):
         return ()
 
     def tactic(cut: Cut) -> Tactic:
         def emit(work: Work) -> None:
-            work.add(attention_launch(form, cut, y, rotary))
+            work.add(attention_launch(form, cut, y, rotary, leaving))
 
-        return Tactic(key_of(cut), emit, _estimate(form, cut), partial(_needs, form, cut, table))
+        return Tactic(key_of(cut), emit, _estimate(form, cut, leaving), partial(_needs, form, cut, table))
 
     turned = 0 if rotary is None else rotary.turned
     return tuple(map(tactic, cuts_of(form, target.multiprocessors, turned)[: table.warpgroup_cuts]))
@@ -56,10 +63,12 @@ def _needs(form: Form, cut: Cut, table: AttentionHeuristic, target: Target) -> s
     return f"it needs {-(-nbytes >> 10)} KiB of shared memory" if nbytes > target.shared_nbytes else ""
 
 
-def _estimate(form: Form, cut: Cut) -> Estimate:
-    """As of the form, with the rows and keys that fill tiles up."""
+def _estimate(form: Form, cut: Cut, leaving: Leaving | None) -> Estimate:
+    """As of the form, with the rows and keys that fill tiles up; bytes leave as such."""
     tiling = tiling_of(form)
     rows = form.group * form.queries / (-(-tiling.tiles // cut.groups) * cut.groups * ROWS)
     keys = form.keys / (-(-form.keys // cut.keys) * cut.keys)
     plain = form.estimate()
-    return Estimate(int(plain.flops / (rows * keys)), plain.nbytes)
+    made = form.batch * form.heads * form.queries * form.v_size
+    spared = 0 if leaving is None else made * (element_nbytes(form.dtype) - element_nbytes(leaving.dtype))
+    return Estimate(int(plain.flops / (rows * keys)), plain.nbytes - spared)

@@ -108,7 +108,7 @@ def _beginning(site: Site, types: Types, product: Node, sources: Sequence[Node])
     Integers by signed ones, floats of 8 bits by such.
     """
     x, w = sources
-    of_x, place = _numbers(site, x), _place(site, x.inputs[0])
+    of_x, place = numbers_of(site, x), _place(site, x.inputs[0])
     weights, scales = _handle(site, w.inputs[0]), _handle(site, w.inputs[1])
     stored = _place(site, w.inputs[0])
     if of_x is None or place is None or weights is None or scales is None or stored is None:
@@ -186,7 +186,7 @@ def _take(site: Site, types: Types, region: IntegerRegion, value: Value, node: N
         elif source is None:
             return None
         elif source.is_op("DequantizeLinear") and len(source.output.users) == 1:
-            numbers, place = _numbers(site, source), _place(site, source.inputs[0])
+            numbers, place = numbers_of(site, source), _place(site, source.inputs[0])
             region.seen.add(source)
         else:
             return None
@@ -208,7 +208,7 @@ def _take(site: Site, types: Types, region: IntegerRegion, value: Value, node: N
         region.activation = activation_of(node)
         return node.output
     if node.is_op("QuantizeLinear"):
-        numbers = _numbers(site, node)
+        numbers = numbers_of(site, node)
         plain = not any(node.attrs.get(name) for name in ("precision", "block_size")) and node.attrs.get("saturate", 1)
         if numbers is None or not plain:
             return None
@@ -218,7 +218,7 @@ def _take(site: Site, types: Types, region: IntegerRegion, value: Value, node: N
             region.result = numbers
             return node.output
         wide = node.output.users[0] if len(node.output.users) == 1 else None
-        if wide is None or not wide.is_op("DequantizeLinear") or not is_early or _numbers(site, wide) != numbers:
+        if wide is None or not wide.is_op("DequantizeLinear") or not is_early or numbers_of(site, wide) != numbers:
             return None
         region.seen.add(wide)
         region.between = numbers
@@ -242,7 +242,7 @@ def _number(site: Site, value: Value | None, absent: float) -> float | None:
     return None if handle is None or handle.size != 1 else float(handle.array().reshape(-1)[0])
 
 
-def _numbers(site: Site, node: Node) -> Numbers | None:
+def numbers_of(site: Site, node: Node) -> Numbers | None:
     """By which numbers a node quantizes or dequantizes, where they are one for the whole tensor."""
     narrow = node.output if node.is_op("QuantizeLinear") else node.inputs[0]
     scale = _handle(site, node.inputs[1])
