@@ -11,15 +11,12 @@ from miniinfer_cli.ops import activation_expansions as expansions
 from miniinfer_cli.ops import symbolic
 from miniinfer_cli.ops.element_types import FLOATS, NUMBERS, expect_dtype, same_dtype
 from miniinfer_cli.ops.elementwise import unary_rule
-from miniinfer_cli.ops.erf import erf_into
+from miniinfer_cli.ops.gelu import gelu_into
 from miniinfer_cli.ops.numerics import elementwise
 from miniinfer_cli.ops.registry import OpDef, define
 from miniinfer_cli.ops.shapes import broadcast, same_dim
 
 Function = Callable[..., Any]
-
-_SQRT_HALF = 0.7071067811865476
-_SQRT_2_OVER_PI = 0.7978845608028654
 
 
 @elementwise
@@ -113,22 +110,10 @@ def shrink(x: Array, *, bias: float = 0.0, lambd: float = 0.5) -> Array:
 
 @elementwise
 def gelu(x: Array, *, approximate: str = "none") -> Array:
-    """x * Phi(x) by the error function, or by ONNX's formula in tanh. Source: ONNX Gelu-20."""
-    inner = np.empty(x.shape, x.dtype)
-    if approximate == "tanh":
-        np.multiply(x, x, out=inner)
-        inner *= 0.044715
-        inner += 1
-        inner *= x
-        inner *= _SQRT_2_OVER_PI
-        np.tanh(inner, out=inner)
-    else:
-        np.multiply(x, _SQRT_HALF, out=inner)
-        erf_into(inner, inner)
-    inner += 1
-    inner *= 0.5
-    inner *= x
-    return inner
+    """x * Phi(x), or ONNX's formula in tanh; see ``gelu_into``. Source: ONNX Gelu-20."""
+    out = np.empty(x.shape, x.dtype)
+    gelu_into(x, out, np.empty_like(out), np.empty_like(out), tanh=approximate == "tanh")
+    return out
 
 
 def infer_gelu(x: TensorType, *, approximate: str = "none") -> TensorType:

@@ -14,6 +14,7 @@ from miniinfer_cli.backends.cpu.lowering.quantized_numbers import QUANTIZATION, 
 from miniinfer_cli.ir import Array, DType, Node, TensorType, Type, numpy_dtype
 from miniinfer_cli.ops.activation_expansions import HARD_SIGMOID_ALPHA, LEAKY_RELU_ALPHA
 from miniinfer_cli.ops.erf import erf_into
+from miniinfer_cli.ops.gelu import gelu_into
 from miniinfer_cli.ops.pointwise import is_pointwise
 
 _Make = Callable[[Mapping[str, Any]], Elementwise]
@@ -228,21 +229,8 @@ def _gelu(attrs: Mapping[str, Any]) -> Elementwise:
     tanh = attrs.get("approximate", "none") == "tanh"
 
     def run(inputs: Sequence[Array], out: Array, scratch: Scratch) -> None:
-        x, one = inputs[0], out.dtype.type
-        inner = scratch.take("gelu", out.shape, out.dtype)
-        if tanh:
-            np.multiply(x, x, out=inner)
-            inner *= one(0.044715)
-            inner += one(1)
-            inner *= x
-            inner *= one(0.7978845608028654)  # sqrt(2 / pi)
-            np.tanh(inner, out=inner)
-        else:
-            np.multiply(x, one(0.7071067811865476), out=inner)
-            erf_into(inner, inner)
-        inner += one(1)
-        inner *= one(0.5)
-        np.multiply(x, inner, out=out)
+        square, inner = (scratch.take(key, out.shape, out.dtype) for key in ("square", "gelu"))
+        gelu_into(inputs[0], out, square, inner, tanh=tanh)
 
     return run
 
