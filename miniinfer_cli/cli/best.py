@@ -14,7 +14,7 @@ from miniinfer_cli.cli.verifying import Check
 from miniinfer_cli.devices.models import expect_device
 from miniinfer_cli.errors import MiniinferError, UsageError
 from miniinfer_cli.runtime.cache_folder import cache_options
-from miniinfer_cli.verification.best import BestFound, find_best
+from miniinfer_cli.verification.best import BestFound, find_best, types_of
 from miniinfer_cli.verification.keeping import ReadFeeds
 
 ESTIMATED = "no GPU is here, so times are estimates: the least that the steps take on one H200"
@@ -47,8 +47,8 @@ def best_flags(command: flags.Command) -> flags.Command:
 
     return flags.together(
         click.option("--best", is_flag=True,
-                     help="Build in f32, f16 or bf16, with --calibrate in int8 or fp8 as well:"
-                     " whichever is fastest and right enough."),
+                     help="Build in f32, f16 or bf16, with --calibrate in int8 or fp8 as well, alone"
+                     " and with 16 bits: whichever is fastest and right enough."),
         click.option("--best-device", metavar="auto|cpu|cuda:N",
                      help="Where --best measures times; auto with no GPU estimates them for an H200.  [default: auto]"),
         click.option("--best-tolerance", type=click.FloatRange(min=0, min_open=True), metavar="R",
@@ -75,7 +75,8 @@ def print_best(printer: Printer, found: BestFound) -> None:
         names = ", ".join(map(repr, found.guessed))
         printer.line(f"Note: errors are a guess: random numbers stood for {names}; give --calibrate, or --input NAME=FILE")
     printer.table(("type", "ms", "off by", "allowed", "why not"), best_rows(found))
-    printer.line(f"Taken: {found.precision} ({_FLAGS[found.precision]})")
+    asked = " ".join(_FLAGS[name] for name in types_of(found.precision) if name)
+    printer.line(f"Taken: {found.precision} ({asked})")
 
 
 def best_rows(found: BestFound) -> list[tuple[str, str, str, str, str]]:

@@ -35,6 +35,8 @@ _ROUNDS = 25
 _TIME_S = 10.0  # of all timed rounds together
 _OWN = "f32"
 """The form without any flag: what is of f32 stays so, and what is not, too."""
+WITH = " with "
+"""Between the two types of a form of 8 bits in which all else is of 16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +80,13 @@ def find_best(
     device_options: DeviceOptions = DEFAULT_OPTIONS,
     progress: Callable[[str], None] = lambda text: None,
 ) -> BestFound:
-    """Builds ``model`` in f32, f16 and bf16, with samples or a cache of scales in int8 and fp8 as well, and takes the fastest.
+    """Builds ``model`` in f32, f16 and bf16, with samples or a cache of scales in int8 and fp8 as well, with the rest in f32 and in
+    each of these, and takes the fastest.
 
     Only forms are taken whose outputs are off from f32's by ``tolerance`` at most (None: by what ``verify_plan`` allows of each).
     They are run on samples where ``options.calibrate`` has any, else on what ``read_feeds`` gives and random numbers, and timed
     in turns on ``device``. On ``auto`` with no GPU times are estimates for one H200: the least that the steps there take.
-    ``options`` name no precision; its ``keep_fp32`` is for 16 bits, its ``keep_float`` for 8. A form that cannot be built is
+    ``options`` name no precision; its ``keep_fp32`` is for 16 bits, its ``keep_float`` for 8. Of forms of 8 bits with 16 both. A form that cannot be built is
     told with its reason, and not taken. Raises UsageError for options that do not go together, and what building in f32 raises.
     """
     _expect_free(options)
@@ -169,7 +172,16 @@ def _expect_free(options: BuildOptions) -> None:
 
 
 def _candidates(options: BuildOptions) -> tuple[str, ...]:
-    return (*map(str, HALVES), *(FORMATS if _has_scales(options) else ()))
+    halves = tuple(map(str, HALVES))
+    if not _has_scales(options):
+        return halves
+    return (*halves, *FORMATS, *(f"{narrow}{WITH}{half}" for narrow in FORMATS for half in halves))
+
+
+def types_of(form: str) -> tuple[str, str | None]:
+    """By a form's name, what products multiply, and what all else is stored in where that is another type."""
+    own, _, half = form.partition(WITH)
+    return own, half or None
 
 
 def _has_scales(options: BuildOptions) -> bool:
@@ -179,17 +191,20 @@ def _has_scales(options: BuildOptions) -> bool:
 
 def _as(options: BuildOptions, precision: str) -> BuildOptions:
     """The options of a build in ``precision``, without those that are for others alone."""
-    if precision in FORMATS:
-        return replace(options, keep_fp32=(), int8=precision == INT8.name, fp8=precision == FP8.name)
+    own, half = types_of(precision)
+    if own in FORMATS:
+        kept = options.keep_fp32 if half else ()
+        return replace(options, precision=half, keep_fp32=kept, int8=own == INT8.name, fp8=own == FP8.name)
     bare = replace(options, calibrate=None, calibration_cache=None, keep_float=(), smooth_quant=None)
     return replace(bare, keep_fp32=()) if precision == _OWN else replace(bare, precision=precision)
 
 
 def _expect_fitting_cache(options: BuildOptions, name: str) -> None:
     """Raises ModelError, as for any form that cannot be built, where the cache is one of other numbers."""
-    if name in FORMATS and options.calibration_cache is not None:
+    own, _ = types_of(name)
+    if own in FORMATS and options.calibration_cache is not None:
         try:
-            read_cache(Path(options.calibration_cache), FORMATS[name])
+            read_cache(Path(options.calibration_cache), FORMATS[own])
         except UsageError as error:
             raise ModelError(str(error)) from None
 
@@ -208,7 +223,8 @@ def _worst(
     name: str, results: Sequence[Mapping[str, Any]], expected: Sequence[Mapping[str, Any]], tolerance: float | None
 ) -> OutputError:
     """The output that is furthest off, of those of floats where there are any, those of all feeds one behind the other."""
-    allowed = tolerance if tolerance is not None else OF_BUILDS.get(name) or tolerance_of({DType.F32, DType(name)})
+    own, _ = types_of(name)
+    allowed = tolerance if tolerance is not None else OF_BUILDS.get(own) or tolerance_of({DType.F32, DType(own)})
     floats = [n for n, v in expected[0].items() if isinstance(v, np.ndarray) and dtype_of(v).is_float]
     errors = []
     for output in floats or expected[0]:

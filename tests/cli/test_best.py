@@ -18,16 +18,18 @@ from miniinfer_cli.verification.best import find_best
 from sample_models.demo import FOLDER
 
 DIGITS = FOLDER / "digits.onnx"
+MIXED = ["int8 with f16", "int8 with bf16", "fp8 with f16", "fp8 with bf16"]
+FORMS = ["f32", "f16", "bf16", "int8", "fp8", *MIXED]
 
 
-def tower(size, depth=2, weight=1.0):
-    """x [n, size] through products of this size, each behind a Relu."""
+def tower(size, depth=2, weight=1.0, then="Relu"):
+    """x [n, size] through products of this size, with an activation between."""
     rng = np.random.default_rng(0)
     weights = [(rng.standard_normal((size, size)) * size**-0.5 * weight).astype(np.float32) for _ in range(depth)]
     nodes, value = [], "x"
     for i in range(depth):
         nodes += [helper.make_node("MatMul", [value, f"w{i}"], [f"p{i}"], name=f"fc{i}")]
-        nodes += [helper.make_node("Relu", [f"p{i}"], [f"r{i}"])] if i < depth - 1 else []
+        nodes += [helper.make_node(then, [f"p{i}"], [f"r{i}"])] if i < depth - 1 else []
         value = f"r{i}"
     ends = [[helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", size])] for n in ("x", f"p{depth - 1}")]
     graph = helper.make_graph(nodes, "tower", *ends, [numpy_helper.from_array(w, f"w{i}") for i, w in enumerate(weights)])
@@ -60,9 +62,32 @@ def test_the_fastest_that_is_right_enough_is_taken(monkeypatch, times, tolerance
     x = samples(64)
     found = find_best(tower(64), BuildOptions(calibrate=iter([x])), device="cpu", tolerance=tolerance)
     assert (found.precision, found.device, found.guessed) == (taken, "cpu", ())
-    assert [f.precision for f in found.forms] == ["f32", "f16", "bf16", "int8", "fp8"]
+    assert [f.precision for f in found.forms] == FORMS
     built = build_plan(tower(64), None, found.options)
     assert built.plan.report.options.get("precision", "f32") == taken
+
+
+@pytest.mark.parametrize(
+    ("times", "tolerance", "taken"),
+    [
+        ({"int8 with f16": 1.0, "int8": 2.0, "f16": 3.0}, None, "int8 with f16"),
+        ({"fp8 with bf16": 1.0, "int8 with bf16": 2.0}, None, "fp8 with bf16"),
+        ({"fp8 with bf16": 1.0, "int8 with f16": 2.0}, 0.03, "int8 with f16"),
+    ],
+)
+def test_8_bits_are_looked_at_with_16_in_all_else(monkeypatch, times, tolerance, taken):
+    timed(monkeypatch, times)
+    model = tower(64, then="Softmax")  # which computes in neither of 8 bits
+    options = BuildOptions(calibrate=[samples(64)], keep_float=("Softmax",), keep_fp32=("fc1",))
+    found = find_best(model, options, device="cpu", tolerance=tolerance)
+    assert (found.precision, found.options.keep_float, found.options.keep_fp32) == (taken, ("Softmax",), ("fc1",))
+    recorded = build_plan(model, None, found.options).plan.report.options
+    assert f"{recorded['precision']} with {recorded['half']}" == taken
+
+
+def test_16_bits_for_which_nothing_is_left_are_told():
+    (refused,) = (f for f in find_best(tower(64), BuildOptions(calibrate=[samples(64)])).forms if f.precision == MIXED[0])
+    assert "the model keeps all of its f32" in refused.reason
 
 
 def test_without_samples_there_are_no_8_bits_and_errors_are_a_guess(monkeypatch):
@@ -123,7 +148,7 @@ def test_the_report_of_a_build(miniinfer, tmp_path, monkeypatch):
     assert "Times: no GPU is here, so times are estimates" in outcome.out
     document = json.loads((tmp_path / "j").read_text())
     found = document["best"]
-    assert found["device"] is None and [f["precision"] for f in found["forms"]] == ["f32", "f16", "bf16", "int8", "fp8"]
+    assert found["device"] is None and [f["precision"] for f in found["forms"]] == FORMS
     assert f"Taken: {found['precision']} (" in outcome.out
     assert (document["precision"] or "f32") == found["precision"]
     with open_plan(plan) as opened:
@@ -132,7 +157,7 @@ def test_the_report_of_a_build(miniinfer, tmp_path, monkeypatch):
         *("build", DIGITS, "--dry-run", "--best", "--calibrate", folder, "--best-device", "cpu", "--best-tolerance", "1e-9")
     )
     assert strict.code == 0 and "Times: measured on cpu" in strict.out and "Taken: f32 (no flag)" in strict.out
-    assert strict.out.count("is off by more than is allowed") == 4
+    assert strict.out.count("is off by more than is allowed") == 8
 
 
 def test_what_does_not_go_together(miniinfer, tmp_path):
