@@ -80,14 +80,15 @@ def find_best(
     device_options: DeviceOptions = DEFAULT_OPTIONS,
     progress: Callable[[str], None] = lambda text: None,
 ) -> BestFound:
-    """Builds ``model`` in f32, f16 and bf16, with samples or a cache of scales in int8 and fp8 as well, with the rest in f32 and in
-    each of these, and takes the fastest.
+    """Builds ``model`` in f32, f16 and bf16, with samples or a cache of scales in int8 and fp8 with each of these, and takes the
+    fastest.
 
     Only forms are taken whose outputs are off from f32's by ``tolerance`` at most (None: by what ``verify_plan`` allows of each).
     They are run on samples where ``options.calibrate`` has any, else on what ``read_feeds`` gives and random numbers, and timed
     in turns on ``device``. On ``auto`` with no GPU times are estimates for one H200: the least that the steps there take.
-    ``options`` name no precision; its ``keep_fp32`` is for 16 bits, its ``keep_float`` for 8. Of forms of 8 bits with 16 both. A form that cannot be built is
-    told with its reason, and not taken. Raises UsageError for options that do not go together, and what building in f32 raises.
+    ``options`` name no precision; its ``keep_fp32`` is for forms with 16 bits, its ``keep_float`` for those with 8. A form that
+    cannot be built is told with its reason, and not taken. Raises UsageError for options that do not go together, and what
+    building in f32 raises.
     """
     _expect_free(options)
     options = replace(options, calibrate=reread(options.calibrate))

@@ -48,7 +48,7 @@ BUILD = _group(
     ("bf16", "", "Permit bf16, in the same way."),
     ("int8", "", "Multiply 8-bit integers by the scales of --calib; a model that holds QuantizeLinear needs no flag."),
     ("fp8", "", "Multiply 8-bit floats (E4M3) by the scales of --calib; the same. --fp16 and --bf16 are for the rest."),
-    ("best", "", "Build in f32, f16 and bf16, with --calib in int8 and fp8 (alone and with 16 bits), and take the fastest that is right enough."),
+    ("best", "", "Build in all of these, with --calib in 8 bits with and without 16, and take the fastest that is right enough."),
     ("calib", "FILE", "The scales of --int8 or --fp8: TensorRT's file, or one of miniinfer build --calibration-cache FILE."),
     ("noTF32", "", "Compute f32 products in f32, not in TF32, on a GPU."),
     ("stronglyTyped", "", "Keep the element types of the model."),
