@@ -17,6 +17,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +94,11 @@ def subjects(options: argparse.Namespace, folder: Path) -> Iterator[Subject]:
     if options.zoo:
         from tests.benchmarks.advised_zoo import exported, some_of_the_zoo
 
-        for name, path, error in exported(mine(some_of_the_zoo(options.zoo)), folder):
-            if path is None:
+        for name, file, error in exported(mine(some_of_the_zoo(options.zoo)), folder):
+            if file is None:
                 print(f"{name}: not exported: {error}", flush=True)
             else:
-                yield Subject(name, path)
+                yield Subject(name, file)
 
 
 def _of_made(name: str, made: Made, path: Path) -> Subject:
@@ -121,11 +122,9 @@ def take_advice(subject: Subject, options: argparse.Namespace, commands: Command
         except CannotApply as error:
             print(f"  {subject.name}: {advice['name']}: {error}", flush=True)
             continue
-        before, after = _in_turns(
-            options.rounds,
-            lambda: commands.wall_ms(plan, run, options.seconds),
-            lambda changed=changed, flags=flags, samples=samples: commands.wall_ms(changed, flags, options.seconds) / samples,
-        )
+        sides = ((plan, run), (changed, flags))
+        before, after = _in_turns(options.rounds, *(partial(commands.wall_ms, *side, options.seconds) for side in sides))
+        after = [ms / samples for ms in after]
         saved = 1 - statistics.median(a / b for a, b in zip(after, before, strict=True))
         claimed = advice["gain_ms"] / advice["before_ms"]
         times = {"profiled_ms": advice["before_ms"], "before_ms": before, "after_ms": after}

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.joins.rotary_attention import KEY
 from miniinfer_cli.backends.cuda.loading.loaded_program import LoadedProgram
 from miniinfer_cli.backends.cuda.making.maker import make_program
+from miniinfer_cli.backends.cuda.models.model import CudaModel
 from miniinfer_cli.backends.cuda.tactics.attention.attention_heuristic import ATTENTION
 from miniinfer_cli.backends.cuda.tuning.rig import Captures, Rig, likely_contents
 from miniinfer_cli.backends.interface import DeviceOptions
@@ -89,7 +91,8 @@ class Shape:
             for side, heads in enumerate((self.heads, self.kv_heads)):
                 parts[side] = rotary_embedding(parts[side], *(a.astype(np.float32) for a in inputs[-2:]), num_heads=heads)
         causal = int(self.mask == "causal")
-        return attention(*parts, mask, q_num_heads=self.heads, kv_num_heads=self.kv_heads, is_causal=causal)[0]
+        queries, keys, values = parts
+        return attention(queries, keys, values, mask, q_num_heads=self.heads, kv_num_heads=self.kv_heads, is_causal=causal)[0]
 
 
 def _llama(batch: int, length: int, *, rotary: bool = False) -> Shape:
@@ -134,6 +137,7 @@ def measure(shape: Shape, only: Sequence[str], rounds: int) -> list[dict[str, An
     types = [v.type for v in graph.inputs]
     with ExitStack() as stack:
         model = stack.enter_context(load(freeze(graph), "cuda:0", DeviceOptions(**cache_options()))).model
+        assert isinstance(model, CudaModel)
         made: dict[str, CudaProgram] = {}
         for key, policy in ways(graph, model.target, joined=shape.rotary):
             if only and not any(part in key for part in only):
@@ -228,7 +232,7 @@ def linked(rig: Rig, program: LoadedProgram, copies: int) -> Captures:
     lane, calls = rig.lanes[0], []
     for copy in range(copies):
         stream: Any = _Early(lane.stream) if copy else lane.stream
-        calls += program.calls(stream, lambda place, copy=copy: rig._address(program, 0, copy, place), lane.workspace.address)
+        calls += program.calls(stream, partial(rig._address, program, 0, copy), lane.workspace.address)
     graph = lane.runner.capture(calls, (lane.before, lane.behind))
     assert graph is not None
     return Captures([graph], copies)

@@ -62,7 +62,8 @@ def captured(torch: Any, model: Any, feeds: dict[str, Any]) -> Callable[[], None
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         model(**feeds)
-    return graph.replay
+    replay: Callable[[], None] = graph.replay
+    return replay
 
 
 def wall(work: Callable[[], Any], wait: Callable[[], Any]) -> float:

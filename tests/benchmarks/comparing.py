@@ -19,6 +19,7 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -60,7 +61,8 @@ def compare(a: Path, b: Path, seconds: float, flags: Sequence[str], cores: Seque
     )  # fmt: skip
     if done.returncode:
         raise SystemExit(f"{' '.join(done.args)} ended with {done.returncode}: {done.stderr}")
-    return json.loads(done.stdout)
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
 
 
 def repeat(

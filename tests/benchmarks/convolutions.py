@@ -34,6 +34,7 @@ import miniinfer_cli
 from miniinfer_cli.backends.cuda.contract.program import DeviceStep
 from miniinfer_cli.backends.cuda.contract.steps import Launch
 from miniinfer_cli.backends.cuda.loading.loaded_program import LoadedProgram
+from miniinfer_cli.backends.cuda.models.model import CudaModel
 from miniinfer_cli.backends.cuda.tactics.convolution import pixel_products, stems
 from miniinfer_cli.backends.cuda.tactics.convolution.grouped_products import GROUPS
 from miniinfer_cli.backends.cuda.tactics.convolution.pixel_products import MANY_PIXELS
@@ -93,7 +94,7 @@ class Shape:
 
     def floor_us(self, batch: int, dtype: str) -> float:
         """What its bytes or its operations take at the device's ceilings. Pixels that no window reads are not."""
-        nbytes = np.dtype(DTYPES[dtype]).itemsize
+        nbytes: int = np.dtype(DTYPES[dtype]).itemsize
         read = self.size**2 if self.kernel >= self.stride else self.out**2
         made = self.out**2 * self.features * (2 if "add" in self.follows else 1)
         weights = self.kernel**2 * self.channels * self.features // self.group
@@ -104,7 +105,7 @@ class Shape:
 def _shapes(text: str, width: int = 0) -> list[Shape]:
     """A line for each: features, channels, kernel, stride, size, layers, what follows. ``width``: channels of a group, 0: all."""
     lines = (line.split(maxsplit=6) for line in text.strip().splitlines())
-    shapes = [Shape(*map(int, numbers[:5]), numbers[6], int(numbers[5])) for numbers in lines]
+    shapes = [Shape(int(n), int(c), int(k), int(s), int(px), follows, int(layers)) for n, c, k, s, px, layers, follows in lines]
     return [replace(shape, group=shape.channels // width) for shape in shapes] if width else shapes
 
 
@@ -255,7 +256,7 @@ def region(shape: Shape, batch: int, dtype: str, seed: int = 5) -> tuple[Graph, 
     graph = Graph("convolution")
     sizes = ((batch, shape.size, shape.size, shape.channels), (batch, shape.out, shape.out, shape.features))
     x = graph.add_input("x", TensorType(dtype_of(w), sizes[0]))
-    attrs = {"strides": [shape.stride] * 2, "pads": [shape.kernel // 2] * 4, "group": shape.group}
+    attrs: dict[str, Any] = {"strides": [shape.stride] * 2, "pads": [shape.kernel // 2] * 4, "group": shape.group}
     y = graph.add("ConvNHWC", x, graph.add_constant(w, "w"), graph.add_constant(b, "b"), domain=OURS, **attrs)
     if "add" in shape.follows:
         y = graph.add("Add", y, graph.add_input("z", TensorType(dtype_of(w), sizes[1])))
@@ -326,6 +327,7 @@ def placed(
 ) -> tuple[Rig, list[tuple[Candidate, LoadedProgram]], Candidate]:
     """The programs of those candidates for a graph of one node that are ``wanted``, on the device, and the favourite."""
     model = stack.enter_context(load(freeze(graph), "cuda:0", DeviceOptions(**cache_options()))).model
+    assert isinstance(model, CudaModel)
     site, *_ = collect_sites(graph, [v.type for v in graph.inputs], model.target, model.weights.holds)
     favourite, *others = site.candidates(model.target, model.libraries, effort)
     trials = make_trials(site, wanted([favourite, *others]), model.target, model)
@@ -437,8 +439,8 @@ def line_of(row: dict[str, Any]) -> str:
 def sums_of(rows: Sequence[dict[str, Any]]) -> str:
     """Of all layers: the floor, the libraries as they are and at their best, ours, the best of each shape, the favourites."""
 
-    def total(of: Any) -> float:
-        return sum(row["layers"] * of(row) for row in rows)
+    def total(of: Callable[[dict[str, Any]], float]) -> float:
+        return float(sum(row["layers"] * of(row) for row in rows))
 
     def ours(times: dict[str, float]) -> dict[str, float]:
         return {name: us for name, us in times.items() if name not in _library(times)} or times

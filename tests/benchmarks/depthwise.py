@@ -25,6 +25,7 @@ from miniinfer_cli.backends.cuda.contract.tactic import Tactic
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.loading.loaded_program import LoadedProgram
 from miniinfer_cli.backends.cuda.making.maker import make_program
+from miniinfer_cli.backends.cuda.models.model import CudaModel
 from miniinfer_cli.backends.cuda.tactics.convolution.convolution_heuristic import CONVOLUTIONS
 from miniinfer_cli.backends.cuda.tuning.rig import Rig
 from miniinfer_cli.backends.interface import DeviceOptions
@@ -93,6 +94,7 @@ def measure(
     out = batch * math.ceil(size / stride) ** 2 * channels
     with ExitStack() as stack:
         model = stack.enter_context(load(freeze(graph), "cuda:0", DeviceOptions(**cache_options()))).model
+        assert isinstance(model, CudaModel)
         types = [v.type for v in graph.inputs]
         made = {
             key: make_program(graph, types, replace(model.target, policy=Policy(forced={"y0": key})), model.weights.holds)

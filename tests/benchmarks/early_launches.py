@@ -25,6 +25,7 @@ import miniinfer_cli
 from engine_format import Plan
 from miniinfer_cli.backends.cuda.contract.program import CudaProgram, DeviceStep
 from miniinfer_cli.backends.cuda.contract.steps import Launch, flat
+from miniinfer_cli.backends.cuda.loading.loaded_program import LoadedProgram
 from miniinfer_cli.backends.cuda.scheduling.programmatic_edges import begin_early
 from miniinfer_cli.planning.freeze import freeze
 from sample_models.catalogue import generate
@@ -102,7 +103,9 @@ def measure(
             for count in streams:
                 with ExitStack() as closing:
                     runs = [_Run(engine, batch, count, closing) for engine in engines]
-                    edges = early_launches(engines[1].program(runs[1].inputs).made)
+                    program = engines[1].program(runs[1].inputs)
+                    assert isinstance(program, LoadedProgram)
+                    edges = early_launches(program.made)
                     each = max(4, int(_ROUND_S / max(min(run.time_s(8) for run in runs), 1e-5)))
                     times = [[run.time_s(each) for run in (runs if turn % 2 else runs[::-1])] for turn in range(rounds)]
                     pairs = [pair if turn % 2 else pair[::-1] for turn, pair in enumerate(times)]

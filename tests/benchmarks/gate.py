@@ -151,9 +151,12 @@ def measure(device: Device, p: TokenProduct, name: str, forms: Sequence[Form], r
                 attributes = replace(launch.attributes, programmatic=early)
                 stream.launch(function, launch.grid, launch.block, launch.shared_nbytes, parameters[copy], attributes)
 
+            def linked(copy: int, enqueue: Callable[..., None] = enqueue) -> None:
+                enqueue(copy, early=copy % COPIES > 0)
+
             wrong = error(enqueue)
             plain = time_us(device, stream, enqueue, sets, rounds)
-            early = time_us(device, stream, lambda copy, enqueue=enqueue: enqueue(copy, early=copy % COPIES > 0), sets, rounds)
+            early = time_us(device, stream, linked, sets, rounds)
             rows.append(
                 {
                     "shape": shape_of(p), "dtype": name, "form": asdict(form), "error": wrong, "right": wrong < TOLERANCE[name],
@@ -240,7 +243,7 @@ def library_row(
         alignment=16,
     )
     library = closing.enter_context(CublasLt(device))
-    times = []
+    times: list[float] = []
     for candidate in library.candidates(problem, 24):
 
         def enqueue(copy: int, candidate: Any = candidate) -> None:

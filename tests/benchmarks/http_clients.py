@@ -83,15 +83,15 @@ def run(address: tuple[str, int], requests: Sequence[bytes], start: float, secon
     open_clients = len(clients)
     while open_clients:
         for key, events in selector.select(10):
-            client: Any = key.fileobj
-            if events & selectors.EVENT_WRITE and client.send():
-                selector.modify(client, selectors.EVENT_READ)
-            if events & selectors.EVENT_READ and client.receive():
+            ready: Any = key.fileobj
+            if events & selectors.EVENT_WRITE and ready.send():
+                selector.modify(ready, selectors.EVENT_READ)
+            if events & selectors.EVENT_READ and ready.receive():
                 if time.perf_counter() >= until:
-                    selector.unregister(client)
+                    selector.unregister(ready)
                     open_clients -= 1
-                elif not client.send():
-                    selector.modify(client, selectors.EVENT_READ | selectors.EVENT_WRITE)
+                elif not ready.send():
+                    selector.modify(ready, selectors.EVENT_READ | selectors.EVENT_WRITE)
     return clients
 
 

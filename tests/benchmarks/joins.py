@@ -25,7 +25,7 @@ from miniinfer_cli.backends.cuda.choice.joining import joins_of
 from miniinfer_cli.backends.cuda.contract.join import families, label_of
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.tactics.convolution.excitation_launch import Excitation
-from miniinfer_cli.ir import DType, Graph, TensorType
+from miniinfer_cli.ir import DType, Graph, TensorType, symbol
 from miniinfer_cli.ops import OURS, insert
 from miniinfer_cli.ops.inference import infer_graph
 from miniinfer_cli.passes.fuse_conv import fuse_conv
@@ -200,7 +200,7 @@ def norms(rows: int, length: int, op: str) -> Graph:
 def chain(channels: int, squeezed: int) -> Graph:
     """Pairs of products with what follows each, one behind the other, in f16."""
     random, graph = np.random.default_rng(channels), Graph("chain")
-    value = graph.add_input("x", TensorType(DType.F16, ("batch", 1, 1, channels)))
+    value = graph.add_input("x", TensorType(DType.F16, (symbol("batch"), 1, 1, channels)))
     for _ in range(_CHAIN):
         for out, come, then in ((squeezed, channels, "Swish"), (channels, squeezed, "Sigmoid")):
             weights = random.normal(0, come**-0.5, (out, 1, 1, come)).astype(np.float16)

@@ -318,7 +318,7 @@ def _fitting(form: LargeForm, waiting: DType, scales: bool) -> LargeForm:
     return form
 
 
-def _arranged(finish: tuple[Finish, list[Operand]]) -> tuple[Any, ...]:
+def _arranged(finish: tuple[Finish, list[Operand]]) -> tuple[Finish, Operand, Operand, Operand, Operand, list[Operand]]:
     return finish[0], X, W, Y, B, finish[1]
 
 

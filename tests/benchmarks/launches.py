@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,7 @@ def launch_cost(cache: Path, rounds: int) -> Cost:
             engines = [stack.enter_context(miniinfer_cli.load(p, "cuda:0", **options)) for p in plans]
             runs = [Run(engine, feeds_of(engine, 1), stack) for engine in engines]
             for time_us in (Run.enqueue_us, Run.wall_us):
-                short, long = in_turns([lambda r=r, t=time_us: t(r) for r in runs], rounds)
+                short, long = in_turns([partial(time_us, r) for r in runs], rounds)
                 found.append((long - short) / (many - few))
     return Cost(*found)
 

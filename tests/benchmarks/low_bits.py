@@ -129,7 +129,7 @@ def quantized_region(shape: Shape, batch: int, kind: str) -> Region:
     x = graph.add_input("x", TensorType(of_x, (batch, shape.size, shape.size, shape.channels)))
     wide = _dequantized(graph, x, _X_SCALE if kind == "int8" else 1.0)
     weights = insert(graph, "DequantizeLinear", graph.add_constant(stored, "w"), graph.add_constant(scales, "s"), axis=0)
-    attrs = {"strides": [shape.stride] * 2, "pads": [shape.kernel // 2] * 4}
+    attrs: dict[str, Any] = {"strides": [shape.stride] * 2, "pads": [shape.kernel // 2] * 4}
     y = insert(graph, "ConvNHWC", wide, weights, graph.add_constant(b, "b"), domain=OURS, **attrs)
     if "add" in shape.follows:
         z = graph.add_input("z", TensorType(of_z, (batch, shape.out, shape.out, shape.features)))
@@ -242,8 +242,8 @@ def measure_whole(network: str, options: argparse.Namespace) -> Iterator[str]:
         loaded = partial(miniinfer_cli.load, device="cuda:0", cache=cache)
         engines = {"f16": stack.enter_context(loaded(miniinfer_cli.build(model, precision="f16")))}
         for kind in options.types:
-            rest = {} if options.rest == "f32" else {"precision": options.rest}
-            plan = miniinfer_cli.build(model, **{kind: True}, **rest, calibrate=[sample], calibration_method="minmax")
+            types: dict[str, Any] = {kind: True} if options.rest == "f32" else {kind: True, "precision": options.rest}
+            plan = miniinfer_cli.build(model, **types, calibrate=[sample], calibration_method="minmax")
             engines[kind] = stack.enter_context(loaded(plan))
         for batch in options.batch:
             with ExitStack() as closing:

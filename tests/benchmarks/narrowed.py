@@ -71,7 +71,9 @@ def measure(name: str, folder: Path, arrays: dict[str, Any], exact: Any, device:
 
     import miniinfer_cli
 
-    rows, times, replays = [], {}, {}
+    rows: list[dict[str, Any]] = []
+    times: dict[str, list[float]] = {}
+    replays: dict[str, Replays] = {}
     with ExitStack() as stack:
         for way, (exported, built) in WAYS.items():
             plan = miniinfer_cli.build(folder / f"{name}_{exported}.onnx", **built)
@@ -79,14 +81,15 @@ def measure(name: str, folder: Path, arrays: dict[str, Any], exact: Any, device:
             given = {b.name: arrays[b.name].astype(b.dtype) for b in engine.inputs}
             got = next(iter(engine.run(given).values())).astype(np.float64)
             checked = engine.check(given)
-            program = engine.program(checked)
+            program, kept = engine.program(checked), plan.report.options.get("kept_fp32", ())
+            assert isinstance(kept, tuple)
             context = stack.enter_context(engine.create_context())
             for _ in range(4):
                 context.start(list(checked), transfers=False).result()
             replays[way], times[way] = Replays(context, checked), []
             rows.append({
                 "way": way, "error": error_of(got, exact), "steps": len(program.steps), "host_steps": len(program.host_steps),
-                "kept": len(plan.report.options.get("kept_fp32", ())),
+                "kept": len(kept),
             })  # fmt: skip
         for _ in range(ROUNDS):
             for way, replay in replays.items():

@@ -222,7 +222,11 @@ def _torch_peers(torch: Any, model: Any, feeds: dict[str, Any], autotune: bool) 
             call()
         return call
 
-    peers = [("eager", lambda: partial(model, **feeds)), ("graph", graph), ("compile", partial(compiled, "reduce-overhead"))]
+    peers: list[tuple[str, Callable[[], Any]]] = [
+        ("eager", lambda: partial(model, **feeds)),
+        ("graph", graph),
+        ("compile", partial(compiled, "reduce-overhead")),
+    ]
     return [*peers, ("max-autotune", partial(compiled, "max-autotune"))] if autotune else peers
 
 

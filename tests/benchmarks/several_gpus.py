@@ -67,7 +67,8 @@ def _opening(engine: Engine, names: tuple[str, ...]) -> None:
 
 def _whole_batches(engine: Engine, names: tuple[str, ...], options: argparse.Namespace, alone: dict[str, float]) -> None:
     (binding,) = engine.inputs
-    images = np.random.default_rng(0).standard_normal((options.batch, *binding.shape[1:])).astype(binding.dtype)
+    assert binding.shape is not None
+    images = np.random.default_rng(0).standard_normal((options.batch, *map(int, binding.shape[1:]))).astype(binding.dtype)
     with contextlib.ExitStack() as stack:
         others = open_beside(engine, names, stack)
         engines = [others.get(name, engine) for name in names]
@@ -85,7 +86,8 @@ def _batched(
     engine: Engine, names: tuple[str, ...], options: argparse.Namespace, alone: dict[str, float], rows: int, senders: int
 ) -> None:
     (binding,) = engine.inputs
-    images = np.random.default_rng(0).standard_normal((rows, *binding.shape[1:])).astype(binding.dtype)
+    assert binding.shape is not None
+    images = np.random.default_rng(0).standard_normal((rows, *map(int, binding.shape[1:]))).astype(binding.dtype)
     request = {binding.name: images}
     with Batcher(engine, options.batch, 2.0, 1 << 16, devices=list(names), batch_sizes=[options.batch]) as batcher:
         batcher.warm_up(request)

@@ -1,28 +1,32 @@
 """Advice applied: which flags a command then has, and what becomes of the model."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
 
-from tests.benchmarks.applying import CannotApply, Subject, applied, edit
+from tests.benchmarks.applying import CannotApply, Commands, Subject, applied, edit
 from tests.diagnosis.models import inner_outputs
 from tests.diagnosis.other_models import written
 
 PLAN = Path("m.plan")
 
 
-class Noted:
+@dataclass(frozen=True)
+class Noted(Commands):
     """Commands that are written down, not run."""
 
-    def __init__(self) -> None:
-        self.built: list[tuple] = []
+    in_one_process: bool = True
+    built: list[tuple[Any, ...]] = field(default_factory=list)
 
-    def build(self, model, flags=(), name=None) -> Path:
+    def build(self, model: Path, flags: Sequence[Any] = (), name: str | None = None) -> Path:
         self.built.append((model.name, *flags))
         return Path(name or "built.plan")
 
-    def json(self, *arguments) -> dict:
+    def json(self, *arguments: Any) -> dict[str, Any]:
         return {"inputs": [{"name": "x", "shape": [2, 3]}]}
 
 

@@ -35,10 +35,15 @@ def test_exact_results_are_those_of_the_graph(follows: str, group: int) -> None:
 
 
 def test_as_many_forms_are_offered_as_are_asked_for() -> None:
-    before = pixel_products.MANY_PIXELS
+    before = thresholds()
     with offering(2):
-        assert pixel_products.MANY_PIXELS == stems.MANY_PIXELS == replace(before, large_forms=2)
-    assert pixel_products.MANY_PIXELS is stems.MANY_PIXELS is before
+        assert thresholds() == [replace(before[0], large_forms=2)] * 2
+    assert all(now is one for now, one in zip(thresholds(), before, strict=True)) and before[0] is before[1]
+
+
+def thresholds() -> list[Any]:
+    """As each module that offers forms has them."""
+    return [vars(module)["MANY_PIXELS"] for module in (pixel_products, stems)]
 
 
 def test_ways_are_checked_and_timed(monkeypatch: pytest.MonkeyPatch) -> None:

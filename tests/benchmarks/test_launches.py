@@ -44,5 +44,6 @@ def test_each_round_of_what_repeats_is_counted() -> None:
     program = program_of(chain(2))
     first, second = program.steps
     assert isinstance(first, DeviceStep) and isinstance(second, DeviceStep)
-    repeated = replace(first, actions=(Repeat(7, (*first.actions, *second.actions)),))  # type: ignore[arg-type]
+    actions = tuple(a for step in (first, second) for a in step.actions if not isinstance(a, Repeat))
+    repeated = replace(first, actions=(Repeat(7, actions),))
     assert launches_of(replace(program, steps=(repeated, second))) == 15

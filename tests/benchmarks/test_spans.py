@@ -40,7 +40,7 @@ def test_spans_nest_and_threads_have_their_own(tmp_path: Path, monkeypatch: pyte
     monkeypatch.syspath_prepend(tmp_path)
     names = ("spanned_module:outer", "spanned_module:Inner.work", "spanned_module:nowhere")
     with Recorder(names, time.perf_counter(), least_import=0.0) as recorder:
-        import spanned_module  # type: ignore[import-not-found]
+        import spanned_module
 
         spanned_module.outer()
     monkeypatch.delitem(sys.modules, "spanned_module")

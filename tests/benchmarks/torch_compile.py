@@ -10,12 +10,15 @@ in a row of them with one wait; and the largest difference from eager. ``guards`
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 
 from miniinfer_cli.torch_backend import backend
+from miniinfer_cli.torch_backend.contexts import Runner
 from miniinfer_cli.torch_backend.reasons import taken
 
 
@@ -65,33 +68,31 @@ def measure(name: str, make: Callable[[bool], tuple[Any, tuple[Any, ...]]], devi
     model = model.eval().to(device, kind)
     inputs = tuple(x.to(device, kind) if x.is_floating_point() else x.to(device) for x in inputs)
     runners: list[Any] = []
-    make_runner = backend.Runner
 
     def noted(engine: Any) -> Any:
-        runners.append(make_runner(engine))
+        runners.append(Runner(engine))
         return runners[-1]
 
-    backend.Runner = noted  # type: ignore[misc, assignment]
-    torch._dynamo.reset()
-    taken.clear()
-    compiled = torch.compile(model, backend=backend.compile_graph)
-    with torch.inference_mode():
-        started = time.perf_counter()
-        compiled(*inputs)
-        built_s = time.perf_counter() - started
-        one, other = compiled(*inputs), model(*inputs)
-        first, second = (y[0] if isinstance(y, tuple) else y for y in (one, other))
-        difference = float((first - second).abs().max())
-        eager = median_ms(lambda: model(*inputs), device)
-        ours = median_ms(lambda: compiled(*inputs), device)
-        eager_queued, ours_queued = (queued_ms(lambda f=f: f(*inputs), device) for f in (model, compiled))  # type: ignore[misc]
-        plan = plan_queued = float("nan")
-        if runners:
-            context = runners[0].engine.create_context()
-            feeds = {f"x{n}": x for n, x in enumerate(inputs) if n < len(runners[0].engine.inputs)}
-            plan = median_ms(lambda: context.enqueue(feeds, on_device=True).result(), device)
-            plan_queued = queued_ms(lambda: context.enqueue(feeds, on_device=True), device)
-    backend.Runner = make_runner  # type: ignore[misc]
+    with patch.object(backend, "Runner", noted):
+        torch._dynamo.reset()
+        taken.clear()
+        compiled = torch.compile(model, backend=backend.compile_graph)
+        with torch.inference_mode():
+            started = time.perf_counter()
+            compiled(*inputs)
+            built_s = time.perf_counter() - started
+            one, other = compiled(*inputs), model(*inputs)
+            first, second = (y[0] if isinstance(y, tuple) else y for y in (one, other))
+            difference = float((first - second).abs().max())
+            eager = median_ms(lambda: model(*inputs), device)
+            ours = median_ms(lambda: compiled(*inputs), device)
+            eager_queued, ours_queued = (queued_ms(partial(f, *inputs), device) for f in (model, compiled))
+            plan = plan_queued = float("nan")
+            if runners:
+                context = runners[0].engine.create_context()
+                feeds = {f"x{n}": x for n, x in enumerate(inputs) if n < len(runners[0].engine.inputs)}
+                plan = median_ms(lambda: context.enqueue(feeds, on_device=True).result(), device)
+                plan_queued = queued_ms(lambda: context.enqueue(feeds, on_device=True), device)
     torch._dynamo.reset()
     nothing = torch.compile(model, backend=lambda graph, examples: lambda *values, kept=first: (kept,))
     with torch.inference_mode():

@@ -89,7 +89,7 @@ def export(name: str, dtype: str, path: Path, draw: int = 0) -> None:
     # On the processor: traced on a GPU, attention in f16 is exported with Casts to f32 that never come back.
     model = model.to(dtype=kind)
     feeds = {k: v.to(dtype=kind if v.is_floating_point() else v.dtype) for k, v in feeds.items()}
-    inner = getattr(model, "model", None)
+    inner: Any = getattr(model, "model", None)
     if hasattr(inner, "set_attn_implementation"):
         # PyTorch 2.11 exports its fused attention in f16 with Casts to f32 that never come back.
         inner.set_attn_implementation("eager")

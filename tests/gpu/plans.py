@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 import miniinfer_cli
+from miniinfer_cli.runtime.bindings import Binding
 from sample_models.catalogue import generate
 from sample_models.request import Request
 
@@ -23,6 +24,12 @@ def digits() -> Any:
 def small(name: str, dtype: str = "f32", *, small: bool = True, seq: int = 16) -> Any:
     """A generated network with an open batch, without TF32; of texts, with so many tokens."""
     return miniinfer_cli.build(generate(name, Request("batch", seq, small), dtype=dtype, seed=3), tf32=False)
+
+
+def sizes_of(binding: Binding, open_size: int) -> tuple[int, ...]:
+    """The shape of an input, with ``open_size`` for each dimension that is left open."""
+    assert binding.shape is not None, binding
+    return tuple(d if isinstance(d, int) else open_size for d in binding.shape)
 
 
 def images(batch: int, seed: int = 0) -> Any:

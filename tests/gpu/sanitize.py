@@ -23,6 +23,7 @@ import numpy as np
 
 import miniinfer_cli
 from miniinfer_cli.backends.cuda.contexts.context import ContextOptions
+from miniinfer_cli.backends.cuda.contract.problems import Compute
 from miniinfer_cli.backends.cuda.driver.device import open_device
 from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache
 from miniinfer_cli.backends.cuda.loading.functions import Functions
@@ -37,7 +38,7 @@ from tests.conformance.cases import Case, all_cases, assert_equal_outputs
 from tests.conformance.test_onnx_backend import FAILING, WITHOUT_VALUES
 from tests.emulation.libraries import NoLibraries
 from tests.gpu.driver.operands import TOLERANCES, relative_error
-from tests.gpu.plans import small
+from tests.gpu.plans import sizes_of, small
 from tests.gpu.sanitizer_report import TOOLS, read_report
 from tests.gpu.watched_processes import run_watched
 
@@ -131,12 +132,12 @@ def check_case(case: Case, load: Callable[[Any], engine.Engine]) -> None:
 def check_network(name: str, dtype: DType, load: Callable[[Any], engine.Engine]) -> None:
     plan = small(name, dtype.value)
     with load(plan) as opened, miniinfer_cli.load(plan, "cpu") as cpu:
-        shapes = {b.name: tuple(d if isinstance(d, int) else 3 for d in b.shape) for b in cpu.inputs}
+        shapes = {b.name: sizes_of(b, 3) for b in cpu.inputs}
         feeds = random_inputs(cpu.inputs, cpu.ranges, shapes, {}, 1)
         got = opened.run(feeds)
         for output, want in cpu.run(feeds).items():
             error = relative_error(got[output], want.astype(np.float64))
-            assert error <= TOLERANCES[dtype, "f32"], f"{output}: {error:.1e}"
+            assert error <= TOLERANCES[dtype, Compute.F32], f"{output}: {error:.1e}"
 
 
 def run(chosen: list[tuple[str, Check]], seconds: float) -> int:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from miniinfer_cli.backends.cuda.contract.problems import Compute
 from miniinfer_cli.backends.cuda.tactics.products.aligned_products import INTERLEAVED, PADDED
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.devices.opening import load
@@ -45,5 +46,5 @@ def test_forced(key: str, sizes: tuple[int, int, int], dtype: DType, bias: bool,
         (step,) = engine.program(engine.check(feeds)).steps
         assert step.tactic == key
         (first, *others) = [next(iter(engine.run(feeds).values())) for _ in range(3)]  # launched, captured, replayed
-    assert_close(first, want, dtype, "tf32" if dtype is DType.F32 else "f32", f"{key} {sizes}")
+    assert_close(first, want, dtype, Compute.TF32 if dtype is DType.F32 else Compute.F32, f"{key} {sizes}")
     assert all(first.tobytes() == other.tobytes() for other in others)

@@ -7,7 +7,7 @@ import miniinfer_cli
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.runtime.random_inputs import random_inputs
 from tests.emulation.engine import plan_of
-from tests.gpu.plans import small
+from tests.gpu.plans import sizes_of, small
 from tests.serving.stress import stress
 
 WAIT_S = 60
@@ -61,7 +61,7 @@ def test_after_warming_up_nothing_is_captured_any_more(name):
     """Whatever its sizes want of memory: a small one may want a larger workspace than a large one."""
     plan = small(name, "f16")
     with load(plan, "cuda:0") as engine:
-        one = random_inputs(engine.inputs, engine.ranges, {b.name: (1, *b.shape[1:]) for b in engine.inputs}, {}, 0)
+        one = random_inputs(engine.inputs, engine.ranges, {b.name: sizes_of(b, 1) for b in engine.inputs}, {}, 0)
         with miniinfer_cli.Batcher(engine, 64, 1, contexts=2, batch_sizes=[1, 8, 64]) as batcher:
             batcher.warm_up(one)
             captured = engine.stats()["cuda_graphs"]["captures"]

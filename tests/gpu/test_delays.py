@@ -14,6 +14,7 @@ from miniinfer_cli.backends.cuda.driver.stream import Stream
 from miniinfer_cli.backends.cuda.loading.target_sections import sources_of
 from tests.gpu import test_attention_sm90, test_sm90_large, test_sm90_product
 from tests.sm90_cases.delays import with_delays
+from tests.sm90_cases.heads import Y
 from tests.sm90_cases.tokens import D
 
 RUNS = 10_000
@@ -43,7 +44,7 @@ def _small(cases: Sequence[Any], result: Any) -> list[Any]:
 _CASES = {
     "few tokens": _small(test_sm90_product.CASES, D),
     "many tokens": _small(test_sm90_large.CASES, D),
-    "attention": _small(test_attention_sm90.ALL, test_attention_sm90.Y),
+    "attention": _small(test_attention_sm90.ALL, Y),
 }
 
 
@@ -70,9 +71,9 @@ def test_attention(device: Device, stream: Stream, prepared: dict[Kernel, tuple[
         for number, runs in enumerate((1, -(-RUNS // len(cases)))):
             functions = {kernel: both[number] for kernel, both in prepared.items()}
             with test_attention_sm90.Placed(device, stream, case, functions) as placed:
-                parameters, result = placed.parameters(), placed.memory[test_attention_sm90.Y]
+                parameters, result = placed.parameters(), placed.memory[Y]
                 for _ in range(runs):
-                    stream.fill(result.address, 0xFF, case.arrays[test_attention_sm90.Y].nbytes)
+                    stream.fill(result.address, 0xFF, case.arrays[Y].nbytes)
                     placed.launch(parameters)
                     results.add(placed.read().tobytes())
         assert len(results) == 1, case.problem

@@ -19,7 +19,7 @@ from miniinfer_cli.ir import Graph
 from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.runtime.random_inputs import random_inputs
 from tests.emulation.libraries import NoLibraries
-from tests.gpu.plans import small
+from tests.gpu.plans import sizes_of, small
 
 HEADER = "turn.cuh"
 TURN = """
@@ -70,7 +70,7 @@ def bits(name: str, kernels: KernelCache, *, pdl: bool) -> set[bytes]:
         return CudaModel(graph, device, functions, NoLibraries(), tf32=False, options=ContextOptions(pdl=pdl))
 
     with Engine(small(name, "f16"), "cuda:0", load=load) as engine:
-        shapes = {b.name: tuple(d if isinstance(d, int) else 2 for d in b.shape) for b in engine.inputs}
+        shapes = {b.name: sizes_of(b, 2) for b in engine.inputs}
         feeds = random_inputs(engine.inputs, engine.ranges, shapes, {}, 1)
         outputs = [engine.run(feeds) for _ in range(12)]
     return {b"".join(v.tobytes() for v in out.values()) for out in outputs}

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 import miniinfer_cli
+from miniinfer_cli.backends.cuda.contract.problems import Compute
 from miniinfer_cli.backends.cuda.driver.device import Device
 from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import DType
 from tests.gpu.driver.operands import TOLERANCES, relative_error
-from tests.gpu.plans import ROOT, digits, images, small
+from tests.gpu.plans import ROOT, digits, images, sizes_of, small
 
 SOAK_S = float(os.environ.get("MINIINFER_SOAK_S", "10"))
 
@@ -33,7 +34,7 @@ def expected() -> Any:
         yield lambda x: opened.run({"image": x})["logits"]
 
 
-def assert_close(got: Any, want: Any, limit: float = TOLERANCES[DType.F32, "f32"]) -> None:
+def assert_close(got: Any, want: Any, limit: float = TOLERANCES[DType.F32, Compute.F32]) -> None:
     assert got.shape == want.shape
     assert relative_error(got, want.astype(np.float64)) <= limit
 
@@ -197,13 +198,13 @@ def test_bfloat16_tensors_of_torch() -> None:
     plan = small("simple_cnn", "bf16")
     with miniinfer_cli.load(plan, "cuda:0") as engine, miniinfer_cli.load(plan, "cpu") as cpu:
         (binding,) = engine.inputs
-        shape = tuple(d if isinstance(d, int) else 4 for d in binding.shape)
+        shape = sizes_of(binding, 4)
         given = torch.randn(shape, device="cuda", dtype=torch.bfloat16)
         import ml_dtypes
 
         on_host = given.cpu().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
         (want,), (got,) = cpu.run({binding.name: on_host}).values(), engine.run({binding.name: given}).values()
-        assert_close(got, want, TOLERANCES[DType.BF16, "f32"])
+        assert_close(got, want, TOLERANCES[DType.BF16, Compute.F32])
         assert got.dtype == np.dtype(ml_dtypes.bfloat16)
 
 
@@ -211,7 +212,7 @@ def test_host_steps_between_device_steps() -> None:
     plan = small("detector")
     with miniinfer_cli.load(plan, "cuda:0") as engine, miniinfer_cli.load(plan, "cpu") as cpu:
         (binding,) = engine.inputs
-        shape = tuple(d if isinstance(d, int) else 2 for d in binding.shape)
+        shape = sizes_of(binding, 2)
         for seed in range(4):
             x = 10 * np.random.default_rng(seed).standard_normal(shape, np.float32)  # so that some boxes are kept
             want, got = cpu.run({binding.name: x}), engine.run({binding.name: x})

@@ -9,6 +9,7 @@ import pytest
 
 import miniinfer_cli
 from engine_format import TargetSection, write_plan
+from miniinfer_cli.backends.cuda.contract.problems import Compute
 from miniinfer_cli.backends.cuda.contract.steps import Kernel
 from miniinfer_cli.backends.cuda.driver import library_loading
 from miniinfer_cli.backends.cuda.driver.device import Device
@@ -18,7 +19,7 @@ from miniinfer_cli.backends.cuda.loading.functions import Functions
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError, PlanFileError, UsageError
 from miniinfer_cli.ir import DType
 from tests.gpu.driver.operands import assert_close
-from tests.gpu.plans import digits, images, small
+from tests.gpu.plans import digits, images, sizes_of, small
 
 
 def test_unknown_devices() -> None:
@@ -95,11 +96,10 @@ def test_without_libraries_our_own_kernels_run_everything(missing: Any, dtype: s
         with miniinfer_cli.load(plan, "cuda:0") as engine, miniinfer_cli.load(plan, "cpu") as cpu:
             feeds = {}
             for b in engine.inputs:
-                shape = tuple(d if isinstance(d, int) else 2 for d in b.shape)
-                random = np.random.default_rng(1)
-                feeds[b.name] = (
-                    random.integers(0, 2, shape).astype(b.dtype) if b.dtype.kind == "i" else random.random(shape).astype(b.dtype)
-                )
+                random, shape = np.random.default_rng(1), sizes_of(b, 2)
+                assert b.dtype is not None
+                drawn = random.integers(0, 2, shape) if b.dtype.kind == "i" else random.random(shape)
+                feeds[b.name] = drawn.astype(b.dtype)
             want, got = cpu.run(feeds), engine.run(feeds)
             for output, value in want.items():
-                assert_close(got[output], value.astype(np.float64), DType(dtype), "f32", (name, output))
+                assert_close(got[output], value.astype(np.float64), DType(dtype), Compute.F32, (name, output))

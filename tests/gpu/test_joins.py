@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import miniinfer_cli
-from miniinfer_cli.ir import DType, Graph, TensorType, numpy_dtype
+from miniinfer_cli.ir import DType, Graph, TensorType, numpy_dtype, symbol
 from miniinfer_cli.ops import OURS, insert
 from miniinfer_cli.ops.interpreter import interpret
 from miniinfer_cli.ops.registry import lookup
@@ -37,7 +37,7 @@ SIZES = [(1, 1152, 48), (1, 96, 4), (3, 50, 7), (64, 960, 240), (8, 672, 28)]
 def pair(channels: int, squeezed: int, dtype: DType, gate: str) -> tuple[Graph, list[Any]]:
     """Two products with what follows each, as the optimizer leaves them, and their weights and biases."""
     random, graph, kept = np.random.default_rng((channels, squeezed)), Graph("pair"), []
-    value = graph.add_input("x", TensorType(dtype, ("n", 1, 1, channels)))
+    value = graph.add_input("x", TensorType(dtype, (symbol("n"), 1, 1, channels)))
     for out, come, then in ((squeezed, channels, "Relu"), (channels, squeezed, gate)):
         operands = [random.normal(0, come**-0.5, (out, 1, 1, come)), random.normal(0, 1, out)]
         kept += [a.astype(numpy_dtype(dtype)) for a in operands]
@@ -72,7 +72,7 @@ def test_squeeze_and_excitation(dtype: DType, pdl: bool, gate: str) -> None:
 def test_normalized_products(m: int, n: int, dtype: str, norm: str, residual: str) -> None:
     """At most a fifth more than the error of the nodes apart, of rows far from zero with one channel far from the others."""
     random, kind = np.random.default_rng(m), numpy_dtype(DType(dtype))
-    arrays = [random.standard_normal(v.tensor.shape) for v in typed(m, n, "f64", norm, residual).inputs]  # type: ignore[arg-type]
+    arrays = [random.standard_normal(v.tensor.shape) for v in typed(m, n, "f64", norm, residual).inputs]
     arrays = [x / 28 if x.shape[0] != 1 and x.ndim > 1 else x for x in arrays]
     arrays[1] += 30 + 300 * np.eye(768)[5]
     arrays = [x.astype(kind) for x in arrays]
@@ -128,7 +128,7 @@ def test_normalizations_with_what_stands_around_them(dtype: DType, pdl: bool) ->
         given |= {"ids": random.integers(-97, 97, (batch, 5)), "types": random.integers(0, 2, (batch, 5))}
         with miniinfer_cli.load(plan, "cuda:0", pdl=pdl) as engine:
             got = engine.run(given)
-            steps = [s.kind for s in engine.program(engine.check(given)).made.steps]
+            steps = [s.kind for s in engine.program(engine.check(given)).steps]
         assert steps == ["miniinfer.FusedNormalization"]
         exact = typed_graph(EMBEDDED.replace("DTYPE", "f64").replace("W", str(width)).replace("{to=1}", "{to=11}"))
         wide = [a.astype(np.float64) if a.dtype.kind != "i" else a for a in (given[v.name] for v in exact.inputs)]
@@ -157,7 +157,7 @@ def test_a_token_in_front_of_the_patches_of_each_image(batch: int) -> None:
     given = {v.name: random.standard_normal(s).astype(np.float16) for v, s in zip(graph.inputs, shapes, strict=True)}
     with miniinfer_cli.load(freeze(graph), "cuda:0") as engine:
         got = engine.run(given)
-        steps = [s.kind for s in engine.program(engine.check(given)).made.steps]
+        steps = [s.kind for s in engine.program(engine.check(given)).steps]
     assert steps == ["miniinfer.FusedNormalization"]
     exact = typed_graph(STACKED.replace("f16", "f64"))
     for g, w in zip(got.values(), interpret(exact, [a.astype(np.float64) for a in given.values()]), strict=True):

@@ -13,7 +13,7 @@ from miniinfer_cli.measuring.account import LayerProfile, account_of
 from miniinfer_cli.measuring.benchmark import Schedule
 from miniinfer_cli.measuring.layers import layers_of
 from miniinfer_cli.measuring.step_times import time_steps
-from tests.gpu.plans import small
+from tests.gpu.plans import sizes_of, small
 
 pytestmark = pytest.mark.alone
 THOUSAND = Schedule(40, 0, 60, transfers=False)
@@ -33,7 +33,7 @@ def arrays_for(engine: Any, batch: int) -> list[Any]:
     random = np.random.default_rng(0)
     feeds = {}
     for b in engine.inputs:
-        shape = tuple(d if isinstance(d, int) else batch for d in b.shape or ())
+        shape = sizes_of(b, batch)
         feeds[b.name] = (random.integers(0, 2, shape) if b.dtype.kind in "iu" else random.standard_normal(shape)).astype(b.dtype)
     checked: list[Any] = engine.check(feeds)
     return checked

@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 
 import miniinfer_cli
+from miniinfer_cli.backends.cuda.contract.problems import Compute
 from miniinfer_cli.ir import DType
 from miniinfer_cli.runtime.random_inputs import random_inputs
 from sample_models.catalogue import FAMILIES, generate
 from sample_models.request import Request
 from tests.gpu.driver.operands import assert_close
+from tests.gpu.plans import sizes_of
 
-# Type of the model, and the way to compute, by its name in TOLERANCES.
-PRECISIONS = ((DType.F32, "f32"), (DType.F32, "tf32"), (DType.F16, "f32"), (DType.BF16, "f32"))
+# Type of the model, and the way to compute.
+PRECISIONS = ((DType.F32, Compute.F32), (DType.F32, Compute.TF32), (DType.F16, Compute.F32), (DType.BF16, Compute.F32))
 NAMES = [name for name, family in FAMILIES.items() if family.in_all]
 
 
@@ -22,10 +24,12 @@ NAMES = [name for name, family in FAMILIES.items() if family.in_all]
 def test_generated_models(name: str, tmp_path: Path) -> None:
     expected = on_the_cpu(name)
     for dtype, compute in PRECISIONS:
-        if name == "detector" and (dtype, compute) != (DType.F32, "f32"):
+        if name == "detector" and (dtype, compute) != (DType.F32, Compute.F32):
             continue  # boxes whose scores are near each other are ranked otherwise in another precision
         plan = tmp_path / f"{dtype}_{compute}.plan"
-        miniinfer_cli.build(generate(name, Request("batch", 64, False), dtype=dtype.value, seed=1), plan, tf32=compute == "tf32")
+        miniinfer_cli.build(
+            generate(name, Request("batch", 64, False), dtype=dtype.value, seed=1), plan, tf32=compute is Compute.TF32
+        )
         with miniinfer_cli.load(plan, "cuda:0") as engine:
             for feeds, wanted in expected:
                 given = {b.name: feeds[b.name].astype(b.dtype) for b in engine.inputs}
@@ -50,7 +54,7 @@ def test_generated_models_of_f32_built_in_16_bits(name: str, tmp_path: Path) -> 
                 for output, want in wanted.items():
                     if want.dtype.kind == "f":
                         assert outputs[output].dtype == want.dtype
-                        assert_close(outputs[output], want.astype(np.float64), half, "f32", f"{output} in {half}")
+                        assert_close(outputs[output], want.astype(np.float64), half, Compute.F32, f"{output} in {half}")
 
 
 def on_the_cpu(name: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -59,7 +63,7 @@ def on_the_cpu(name: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     with miniinfer_cli.load(plan, "cpu") as engine:
         results = []
         for batch in (1, 8):
-            shapes = {b.name: tuple(d if isinstance(d, int) else batch for d in b.shape) for b in engine.inputs}
+            shapes = {b.name: sizes_of(b, batch) for b in engine.inputs}
             feeds = random_inputs(engine.inputs, engine.ranges, shapes, {}, batch)
             if name == "detector":  # otherwise it sees nothing, and there is nothing to compare
                 feeds = {k: 20 * x for k, x in feeds.items()}

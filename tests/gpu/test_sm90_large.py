@@ -59,7 +59,8 @@ def test_a_form(device: Device, stream: Stream, functions: dict[Kernel, Function
 @pytest.mark.parametrize("case", [case for case in CASES if case.product.count >= 3000], ids=lambda case: str(case.product))
 def test_all_runs_give_the_same_bits(device: Device, stream: Stream, functions: dict[Kernel, Function], case: Tokens) -> None:
     placed = Placed(device, stream, case, functions)
-    parameters, address, found = placed.parameters({}), placed.memory[D].address, set()
+    parameters, address = placed.parameters({}), placed.memory[D].address
+    found: set[bytes] = set()
     for _ in range(REPLAYS):
         stream.fill(address, 0xFF, case.arrays[D].nbytes)
         placed.launch(parameters, programmatic=len(found) > 0)

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 import miniinfer_cli
-from miniinfer_cli.backends.cuda.contract.problems import ConvolutionProblem, MatmulProblem, Variant
+from miniinfer_cli.backends.cuda.contract.problems import Compute, ConvolutionProblem, MatmulProblem, Variant
 from miniinfer_cli.backends.cuda.driver.cublaslt import CublasLt
 from miniinfer_cli.backends.cuda.driver.cudnn import Cudnn
 from miniinfer_cli.backends.cuda.driver.device import Device
 from miniinfer_cli.devices.tuning import TuningOptions, tune_plan
 from miniinfer_cli.ir import DType
-from tests.gpu.plans import small
+from tests.gpu.plans import sizes_of, small
 
-PRODUCT = MatmulProblem(128, 768, 3072, DType.F16, DType.F16, DType.F16, "f32", bias=True)  # type: ignore[arg-type]
+PRODUCT = MatmulProblem(128, 768, 3072, DType.F16, DType.F16, DType.F16, Compute.F32, bias=True)
 CONVOLUTION = ConvolutionProblem(
     DType.F16, (1, 56, 56, 64), (64, 3, 3, 64), (1, 56, 56, 64), (1, 1), (1, 1), (1, 1), (1, 1), bias=True
 )
@@ -72,7 +72,7 @@ def test_a_tuned_plan_computes_the_same_and_its_records_are_taken(name: str, own
             random = np.random.default_rng(0)
             feeds = {}
             for b in engine.inputs:
-                shape = tuple(d if isinstance(d, int) else 4 for d in b.shape or ())
+                shape = sizes_of(b, 4)
                 assert b.dtype is not None
                 feeds[b.name] = (random.integers(0, 2, shape) if b.dtype.kind in "iu" else random.random(shape)).astype(b.dtype)
             outputs.append(engine.run(feeds))

@@ -33,15 +33,21 @@ def attention(
 
     return AttentionProblem(
         *(dtype, batch, heads, kv_heads, q_length, kv_length, size, v_size),
-        *(strides(heads, q_length, size), strides(kv_heads, kv_length, size), strides(kv_heads, kv_length, v_size)),
-        *(strides(heads, q_length, v_size), size**-0.5, causal, mask_shape),
+        q_strides=strides(heads, q_length, size),
+        k_strides=strides(kv_heads, kv_length, size),
+        v_strides=strides(kv_heads, kv_length, v_size),
+        y_strides=strides(heads, q_length, v_size),
+        scale=size**-0.5,
+        causal=causal,
+        mask_shape=mask_shape,
     )
 
 
 def softmax(x: Array) -> Array:
     """Over the last axis."""
     e = np.exp(x - x.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
+    shares: Array = e / e.sum(-1, keepdims=True)
+    return shares
 
 
 class AttentionCase:

@@ -52,7 +52,8 @@ def reference(p: ConvolutionProblem, x: Array, w: Array, bias: Array | None, z: 
             slice(t * p.dilations[i], t * p.dilations[i] + (narrow[1 + i] - 1) * p.strides[i] + 1, p.strides[i])
             for i, t in enumerate(tap)
         )
-        part = weights[:, :, *tap, :]  # group, K of the group, C of the group
+        at: tuple[Any, ...] = (slice(None), slice(None), *tap)
+        part = weights[at]  # group, K of the group, C of the group
         if p.transposed:
             space[:, *window] += np.einsum("...gk,gkc->...gc", other, part)
         else:

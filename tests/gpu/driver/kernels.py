@@ -42,7 +42,7 @@ def spin(module: Module, stream: Stream, milliseconds: float) -> None:
     stream.launch(module.function("spin"), (1,), (1,), 0, pack_parameters([np.uint64(milliseconds * 1e6)]))
 
 
-def read(stream: Stream, address: int, count: int, dtype: type) -> np.ndarray:
+def read(stream: Stream, address: int, count: int, dtype: type[np.generic]) -> np.ndarray:
     target = np.empty(count, dtype)
     stream.copy_to_host(target.ctypes.data, address, target.nbytes)
     stream.synchronize()

@@ -16,7 +16,8 @@ from tests.gpu.driver.operands import Operand, assert_close, numbers_for, random
 
 F16, BF16, F32, F64 = DType.F16, DType.BF16, DType.F32, DType.F64
 TAKEN = [Activation.NONE, Activation.RELU, Activation.GELU_TANH]
-TYPES = [
+Types = tuple[DType, DType, Compute]
+TYPES: list[Types] = [
     *((F32, F32, Compute.F32), (F32, F32, Compute.TF32), (F16, F16, Compute.F32), (F16, F32, Compute.F32)),
     *((BF16, BF16, Compute.F32), (BF16, F32, Compute.F32), (F64, F64, Compute.F64)),
 ]
@@ -105,13 +106,13 @@ def solve(device: Any, stream: Any, library: CublasLt, problem: MatmulProblem, *
 @pytest.mark.parametrize(
     "size", [(64, 48, 32), (1, 1000, 512), (128, 1, 96), (33, 17, 65), (8, 8, 4096), (300, 257, 129)], ids=str
 )
-def test_types_sizes_and_transpositions(types: Any, size: Any, device: Any, stream: Any, library: CublasLt):
+def test_types_sizes_and_transpositions(types: Types, size: tuple[int, int, int], device: Any, stream: Any, library: CublasLt):
     for transpose_a, transpose_b in itertools.product((False, True), repeat=2):
         solve(device, stream, library, problem_of(*types, *size, transpose_a=transpose_a, transpose_b=transpose_b))
 
 
 @pytest.mark.parametrize("types", TYPES, ids=TYPE_NAMES)
-def test_epilogues(types: Any, device: Any, stream: Any, library: CublasLt):
+def test_epilogues(types: Types, device: Any, stream: Any, library: CublasLt):
     for activation, bias, residual in itertools.product(
         (Activation.NONE, Activation.RELU, Activation.GELU_TANH), (False, True), (False, True)
     ):
@@ -125,19 +126,20 @@ def test_epilogues(types: Any, device: Any, stream: Any, library: CublasLt):
 
 @pytest.mark.parametrize("types", TYPES, ids=TYPE_NAMES)
 @pytest.mark.parametrize("shared", ["", "a", "b"])
-def test_batches(types: Any, shared: str, device: Any, stream: Any, library: CublasLt):
+def test_batches(types: Types, shared: str, device: Any, stream: Any, library: CublasLt):
     strides = {"stride_a": 0 if shared == "a" else 24 * 40, "stride_b": 0 if shared == "b" else 40 * 16, "stride_d": 24 * 16}
     for transpose_b, bias, residual in itertools.product((False, True), repeat=3):
         if types[0] is F64 and bias:
             continue
-        options = {"transpose_b": transpose_b, "bias": bias, "residual": residual}
-        solve(device, stream, library, problem_of(*types, 24, 16, 40, batch=5, **strides, **options))
+        options: dict[str, Any] = {**strides, "transpose_b": transpose_b, "bias": bias, "residual": residual}
+        solve(device, stream, library, problem_of(*types, 24, 16, 40, batch=5, **options))
 
 
 @pytest.mark.parametrize("types", TYPES, ids=TYPE_NAMES)
-def test_gaps_between_rows_and_matrices(types: Any, device: Any, stream: Any, library: CublasLt):
+def test_gaps_between_rows_and_matrices(types: Types, device: Any, stream: Any, library: CublasLt):
     gaps = {"lda": 48, "ldb": 40, "ldd": 56, "stride_a": 16 * 48 + 64, "stride_b": 32 * 40 + 8, "stride_d": 16 * 56 + 24}
-    problem = problem_of(*types, 16, 24, 32, batch=3, **gaps)
+    options: dict[str, Any] = {"batch": 3, **gaps}
+    problem = problem_of(*types, 16, 24, 32, **options)
     prepared = library.prepare(problem)
     assert prepared is not None
     case = Case(device, stream, problem)
@@ -152,7 +154,7 @@ def test_gaps_between_rows_and_matrices(types: Any, device: Any, stream: Any, li
 
 
 @pytest.mark.parametrize("types", TYPES, ids=TYPE_NAMES)
-def test_operands_on_any_element(types: Any, device: Any, stream: Any, library: CublasLt):
+def test_operands_on_any_element(types: Types, device: Any, stream: Any, library: CublasLt):
     alignment = max(t.bits for t in types[:2]) // 8
     problem = problem_of(*types, 64, 64, 64, alignment=alignment, residual=True, bias=types[0] is not F64)
     shift = max(alignment, types[1].bits // 8)

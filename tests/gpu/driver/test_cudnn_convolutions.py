@@ -15,7 +15,8 @@ from tests.gpu.driver.cudnn_calls import solve
 from tests.gpu.driver.library_calls import run
 
 F16, BF16, F32 = DType.F16, DType.BF16, DType.F32
-TYPES = [(F16, Compute.F32), (BF16, Compute.F32), (F32, Compute.TF32), (F32, Compute.F32)]
+Types = tuple[DType, Compute]
+TYPES: list[Types] = [(F16, Compute.F32), (BF16, Compute.F32), (F32, Compute.TF32), (F32, Compute.F32)]
 
 SHAPES: dict[str, tuple[Sequence[int], Sequence[int], int, dict[str, Any]]] = {
     "3x3": ((2, 14, 14, 32), (3, 3), 64, {"begin": (1, 1), "end": (1, 1)}),
@@ -32,7 +33,7 @@ SHAPES: dict[str, tuple[Sequence[int], Sequence[int], int, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("types", TYPES, ids="-".join)
 @pytest.mark.parametrize("name", SHAPES)
-def test_shapes(name: str, types: Any, device: Any, stream: Any, cudnn: Cudnn):
+def test_shapes(name: str, types: Types, device: Any, stream: Any, cudnn: Cudnn):
     x_shape, kernel, out, options = SHAPES[name]
     plain = convolution(*types, x_shape, kernel, out, **options)
     solve(device, stream, cudnn, plain)
@@ -46,7 +47,7 @@ def test_shapes(name: str, types: Any, device: Any, stream: Any, cudnn: Cudnn):
 @pytest.mark.parametrize("types", TYPES, ids="-".join)
 @pytest.mark.parametrize("activation", [Activation.NONE, Activation.RELU])
 @pytest.mark.parametrize("residual", [False, True])
-def test_what_follows_a_bias(activation: str, residual: bool, types: Any, device: Any, stream: Any, cudnn: Cudnn):
+def test_what_follows_a_bias(activation: Activation, residual: bool, types: Types, device: Any, stream: Any, cudnn: Cudnn):
     x_shape, kernel, out, options = SHAPES["3x3"]
     problem = convolution(*types, x_shape, kernel, out, **options, bias=True, residual=residual, activation=activation)
     solve(device, stream, cudnn, problem, may_refuse=types == (F32, Compute.F32))
@@ -56,8 +57,8 @@ def test_what_follows_a_bias(activation: str, residual: bool, types: Any, device
 @pytest.mark.parametrize(
     ("channels", "group", "out"), [(32, 2, 64), (64, 8, 64), (32, 32, 32), (16, 16, 32), (96, 96, 96)], ids=str
 )
-def test_groups(channels: int, group: int, out: int, types: Any, device: Any, stream: Any, cudnn: Cudnn):
-    same = {"begin": (1, 1), "end": (1, 1)}
+def test_groups(channels: int, group: int, out: int, types: Types, device: Any, stream: Any, cudnn: Cudnn):
+    same: dict[str, Any] = {"begin": (1, 1), "end": (1, 1)}
     plain = convolution(*types, (2, 13, 13, channels), (3, 3), out, group=group, **same)
     # Some groupings have engines for some types only; what is accepted has to be right.
     solve(device, stream, cudnn, plain, may_refuse=True)
@@ -66,7 +67,7 @@ def test_groups(channels: int, group: int, out: int, types: Any, device: Any, st
 
 @pytest.mark.parametrize("types", TYPES, ids="-".join)
 @pytest.mark.parametrize("channels", [(3, 64), (5, 7), (4, 10), (1, 1)], ids=str)
-def test_channels_that_fill_no_vector(channels: tuple[int, int], types: Any, device: Any, stream: Any, cudnn: Cudnn):
+def test_channels_that_fill_no_vector(channels: tuple[int, int], types: Types, device: Any, stream: Any, cudnn: Cudnn):
     plain = convolution(*types, (2, 16, 16, channels[0]), (3, 3), channels[1], begin=(1, 1), end=(1, 1))
     solve(device, stream, cudnn, plain, may_refuse=True)
     solve(device, stream, cudnn, replace(plain, bias=True, activation=Activation.RELU), may_refuse=True)
@@ -74,7 +75,7 @@ def test_channels_that_fill_no_vector(channels: tuple[int, int], types: Any, dev
 
 @pytest.mark.parametrize("types", TYPES, ids="-".join)
 @pytest.mark.parametrize("name", SHAPES)
-def test_transposed(name: str, types: Any, device: Any, stream: Any, cudnn: Cudnn):
+def test_transposed(name: str, types: Types, device: Any, stream: Any, cudnn: Cudnn):
     x_shape, kernel, out, options = SHAPES[name]
     problem = transposed(convolution(*types, x_shape, kernel, out, **options))
     solve(device, stream, cudnn, problem, may_refuse=types == (F32, Compute.F32) or len(kernel) == 3)

@@ -18,8 +18,8 @@ def test_a_launch_with_mixed_parameters_is_reusable(device: Device, module: Modu
     sizes = np.array([n, 3, -7], np.int32)
     with device.allocate(4 * n) as memory:
         address = np.uint64(memory.address)
-        values = [address, np.int8(-5), np.float64(0.25), sizes, np.int16(300), np.int64(1 << 20), np.float32(0.5)]
-        parameters = pack_parameters(values)
+        wider: list[np.generic] = [np.int16(300), np.int64(1 << 20), np.float32(0.5)]
+        parameters = pack_parameters([address, np.int8(-5), np.float64(0.25), sizes, *wider])
         expected = (-5 + 0.25 + 3 * np.arange(n) - 7 + 300 + (1 << 20) + 0.5).astype(np.float32)
         for _ in range(2):
             stream.fill(memory.address, 0xFF, 4 * n)
