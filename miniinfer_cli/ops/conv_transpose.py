@@ -4,8 +4,6 @@ ConvTransposeNHWC keeps its weights as ``[C, kernel..., K/group]``: ONNX's ``[C,
 axes in the middle. That is KRSC of the convolution whose input gradient this is, the form that matrix libraries want.
 """
 
-import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,15 +12,16 @@ import numpy as np
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import Array, Dim, TensorType
 from miniinfer_cli.ops.convolution import ConvAttributes, check_groups, common_rank, split_channels
+from miniinfer_cli.ops.convolve_transposed import Spread, prepare_conv_transpose
 from miniinfer_cli.ops.element_types import FLOATS, expect_dtype, same_dtype
 from miniinfer_cli.ops.flops import transposed_convolution_flops
 from miniinfer_cli.ops.inference import UNKNOWN
 from miniinfer_cli.ops.layout import expand_channels_last
 from miniinfer_cli.ops.numerics import widen_half
-from miniinfer_cli.ops.products import ForEach, multiply
+from miniinfer_cli.ops.products import ForEach
 from miniinfer_cli.ops.registry import OURS, define
 from miniinfer_cli.ops.shapes import same_dim
-from miniinfer_cli.ops.windows import Window, tap_regions, window
+from miniinfer_cli.ops.windows import Window, window
 from miniinfer_cli.ops.work import transposed_convolution_work
 
 Ints = Sequence[int]
@@ -126,51 +125,8 @@ def conv_transpose_nhwc(
     sizes = _output_sizes(geometry, x.shape[1:-1], output_padding, output_shape)
     begin = transpose_padding(geometry, x.shape[1:-1], output_padding, output_shape)
     out = np.empty((x.shape[0], *(int(s) for s in sizes), w.shape[-1] * group), x.dtype)
-    return conv_transpose_channels_last(
-        x, w, b, strides=geometry.strides, begin=begin, dilations=geometry.dilations, group=group, out=out, for_each=for_each
-    )
-
-
-def conv_transpose_channels_last(
-    x: Array, w: Array, bias: Array | None, *, strides: Ints, begin: Ints, dilations: Ints, group: int, out: Array,
-    for_each: ForEach | None = None,
-) -> Array:  # fmt: skip
-    """``x`` [N,spatial...,C] and ``w`` [C,kernel...,K/group] into ``out`` [N,out spatial...,K].
-
-    ``begin`` is how much is cut off before each spatial axis; the size of ``out`` says how much after it. One matrix
-    product for each tap of the kernel, added into the output positions that the tap reaches. Where no two taps reach the same,
-    nor none, it is one product of all taps, copied there.
-    """
-    kernel = w.shape[1:-1]
-    whole = tuple(n * s for n, s in zip(x.shape[1:-1], strides, strict=True))
-    if group == 1 and kernel == tuple(strides) and out.shape[1:-1] == whole and not any(begin) and set(dilations) <= {1}:
-        return _apart(x, w, bias, out, for_each)
-    out[...] = 0 if bias is None else bias
-    channels, wide = x.shape[-1] // group, w.shape[-1]
-    rows = np.ascontiguousarray(x).reshape(math.prod(x.shape[:-1]), x.shape[-1])
-    product = np.empty((len(rows), out.shape[-1]), x.dtype)
-    for tap in itertools.product(*(range(k) for k in w.shape[1:-1])):
-        read, to = tap_regions(
-            tap, strides=strides, dilations=dilations, begin=begin, sizes=out.shape[1:-1], out_sizes=x.shape[1:-1]
-        )
-        weights = np.moveaxis(w, 0, -2)[tap]
-        for g in range(group):
-            inside, outside = slice(g * channels, (g + 1) * channels), slice(g * wide, (g + 1) * wide)
-            multiply(rows[:, inside], weights[inside], product[:, outside], for_each)
-        out[(slice(None), *to)] += product.reshape(*x.shape[:-1], out.shape[-1])[(slice(None), *read)]
-    return out
-
-
-def _apart(x: Array, w: Array, bias: Array | None, out: Array, for_each: ForEach | None) -> Array:
-    """Of a kernel as large as its strides, which cuts nothing off: every output pixel is one tap's."""
-    kernel, features = w.shape[1:-1], w.shape[-1]
-    rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
-    product = multiply(rows, w.reshape(len(w), math.prod(kernel) * features), for_each=for_each)
-    pixels = product.reshape(*x.shape[:-1], math.prod(kernel), features)
-    for number, tap in enumerate(itertools.product(*map(range, kernel))):
-        reached = out[(slice(None), *(slice(i, None, k) for i, k in zip(tap, kernel, strict=True)))]
-        part = pixels[..., number, :]
-        np.copyto(reached, part) if bias is None else np.add(part, bias, reached)
+    spread = Spread(geometry.strides, begin, geometry.dilations, group)
+    prepare_conv_transpose(np.ascontiguousarray(x), np.ascontiguousarray(w), b, spread, out=out, for_each=for_each)()
     return out
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from miniinfer_cli.errors import ModelError
 from miniinfer_cli.ir import DType, TensorType, symbol
-from miniinfer_cli.ops import conv_transpose
+from miniinfer_cli.ops import convolve_transposed
 from tests.ops import naive_windows
 from tests.ops.checked import FLOATS, array, infer, run, run_expanded
 
@@ -75,7 +75,7 @@ def test_taps_that_reach_no_pixel_twice(kernel: tuple[int, ...], with_bias: bool
     b = rng.standard_normal(3) if with_bias else None
     attrs = {"strides": kernel, "dilations": (1,) * len(kernel), "pads": (0,) * 2 * len(kernel), "group": 1}
     out_sizes = tuple(n * k for n, k in zip(sizes, kernel, strict=True))
-    with mock.patch.object(conv_transpose, "tap_regions", side_effect=AssertionError("each tap by itself")):
+    with mock.patch.object(convolve_transposed, "tap_regions", side_effect=AssertionError("each tap by itself")):
         found = run("ConvTranspose", x, w, b, **attrs)
     np.testing.assert_allclose(found, expected(x, w, b, attrs, out_sizes), rtol=1e-9, atol=1e-12)
     cut = attrs | {"pads": (1,) + (0,) * (2 * len(kernel) - 1)}
@@ -158,3 +158,15 @@ def test_shape_rule(x, w, attrs, expected):
 def test_operands_that_do_not_fit_are_refused(operands, attrs, message):
     with pytest.raises(ModelError, match=message):
         infer("ConvTranspose", *operands, **attrs)
+
+
+def test_bands_of_a_large_one_are_copied_one_after_the_other() -> None:
+    """The last band is shorter, and images do not share one."""
+    rng = np.random.default_rng(0)
+    x, w, b = rng.standard_normal((2, 5, 7, 4)), rng.standard_normal((5, 3, 3, 2)), rng.standard_normal(3)
+    attrs = {"strides": (3, 2), "dilations": (1, 1), "pads": (0,) * 4, "group": 1}
+    whole = run("ConvTranspose", x, w, b, **attrs)
+    for nbytes in (1, 1500, 2000):
+        with mock.patch.object(convolve_transposed, "_BAND_NBYTES", nbytes):
+            np.testing.assert_allclose(run("ConvTranspose", x, w, b, **attrs), whole, rtol=1e-13, atol=1e-13)
+    np.testing.assert_allclose(whole, expected(x, w, b, attrs, (21, 8)), rtol=1e-12, atol=1e-12)

@@ -16,8 +16,8 @@ from miniinfer_cli.backends.cuda.contract.problems import (
 )
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.ir import Array, numpy_dtype
-from miniinfer_cli.ops.conv_transpose import conv_transpose_channels_last
 from miniinfer_cli.ops.convolve import Geometry, conv_channels_last
+from miniinfer_cli.ops.convolve_transposed import Spread, prepare_conv_transpose
 
 _LOG2E = np.float32(1.4426950408889634)
 
@@ -101,9 +101,8 @@ def _convolve(problem: ConvolutionProblem, x: Array, w: Array, y: Array, *others
     assert p.y_shape[0] == p.x_shape[0]
     if p.transposed:
         total = np.empty(p.y_shape, np.float32)
-        conv_transpose_channels_last(
-            wide_x, wide_w, bias, strides=p.strides, begin=p.pads_begin, dilations=p.dilations, group=p.group, out=total
-        )
+        spread = Spread(p.strides, p.pads_begin, p.dilations, p.group)
+        prepare_conv_transpose(np.ascontiguousarray(wide_x), np.ascontiguousarray(wide_w), bias, spread, out=total)()
     else:
         geometry = Geometry(p.strides, p.pads_begin, p.pads_end, p.dilations, p.group)
         total = conv_channels_last(wide_x, wide_w, bias, geometry)

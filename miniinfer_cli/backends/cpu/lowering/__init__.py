@@ -2,6 +2,7 @@
 
 from miniinfer_cli.backends.cpu.lowering import (
     attention,
+    conv_transpose,
     convolution,
     matmul,
     movement,
@@ -20,6 +21,7 @@ from miniinfer_cli.backends.cpu.lowering import (
 
 __all__ = [
     "attention",
+    "conv_transpose",
     "convolution",
     "matmul",
     "movement",

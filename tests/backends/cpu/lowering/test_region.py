@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from miniinfer_cli.ir import Graph, TensorType, dtype_of
-from miniinfer_cli.ops import insert
+from miniinfer_cli.ops import convolve_transposed, insert
 from miniinfer_cli.ops.registry import OURS
 from miniinfer_cli.passes.fuse_conv import fuse_conv
 from miniinfer_cli.passes.fuse_matmul import fuse_matmul
@@ -43,6 +43,18 @@ def test_convolutions(dtype: Any) -> None:
         check_graph(
             *region("ConvNHWC", [x, w, b], more, OURS), f"conv as gemm + {len(more)}", 2e-2 if dtype is np.float16 else 1e-5
         )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+@pytest.mark.parametrize("band_nbytes", [1, 1 << 20])
+def test_transposed_convolutions(dtype: Any, band_nbytes: int, monkeypatch: Any) -> None:
+    """What follows is computed on each band as it is done, and on all where taps reach the same pixels."""
+    monkeypatch.setattr(convolve_transposed, "_BAND_NBYTES", band_nbytes)
+    x, w, b = (normal(*s, dtype=dtype) for s in ((2, 6, 5, 8), (8, 2, 2, 3), (3,)))
+    for strides, whole in (([2, 2], normal(2, 12, 10, 3, dtype=dtype)), ([1, 1], normal(2, 7, 6, 3, dtype=dtype))):
+        for more in ([("Relu", None)], [("Add", whole), ("Sigmoid", None)]):
+            graph = region("ConvTransposeNHWC", [x, w, b], more, OURS, strides=strides)
+            check_graph(*graph, f"taps as gemm + {len(more)}", 2e-2 if dtype is np.float16 else 1e-5)
 
 
 def test_an_anchor_without_a_routine_is_the_reference_s() -> None:
