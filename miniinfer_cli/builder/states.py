@@ -103,10 +103,15 @@ def _pair(graph: Graph, text: str, *, grows: bool) -> StatePair:
 def _expect_alike(text: str, past: Value, present: Value) -> None:
     """Raises UsageError where the output can never be the input of the next inference."""
     one, other = past.type, present.type
-    if not isinstance(one, TensorType) or not isinstance(other, TensorType) or one.dtype is not other.dtype or one.shape is None:
+    if not isinstance(one, TensorType) or not isinstance(other, TensorType) or one.dtype is not other.dtype:
         raise UsageError(_of(text, f"the input is {one or '?'}, the output {other or '?'}"))
+    if one.shape is None:
+        raise UsageError(
+            _of(text, f"the input is {one}, of unknown rank, and a state begins with zeros of a known one"),
+            hint="export the model with a shape for it, whose sizes may be names",
+        )
     if other.shape is None:
-        return
+        return  # whether it fits is looked at when it is there
     if len(one.shape) != len(other.shape) or any(
         isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(one.shape, other.shape, strict=True)
     ):

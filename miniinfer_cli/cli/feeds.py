@@ -2,15 +2,14 @@
 
 import io
 import math
-import tokenize
 import zipfile
-import zlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from miniinfer_cli.builder.calibration.data import DAMAGED
 from miniinfer_cli.cli.outputs import opened_for_writing
 from miniinfer_cli.errors import UsageError, refused
 from miniinfer_cli.ir import TensorType, dtype_of
@@ -18,9 +17,6 @@ from miniinfer_cli.pipes import pipe_contents
 from miniinfer_cli.runtime.bindings import Binding, defaults_of, hint_of_inputs
 from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.runtime.random_inputs import random_inputs
-
-# What numpy and zipfile raise, as the case may be, for a file that is damaged, or is no array.
-_DAMAGED = (ValueError, EOFError, OverflowError, RuntimeError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
 
 ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06")
 """How an .npz file begins, with and without members."""
@@ -81,7 +77,7 @@ def read_array(path: Path, binding: Binding, shape: Sequence[int] | None) -> Any
         return _from_raw(path, binding, shape)
     except OSError as error:
         raise refused(error, f"cannot be read: {error.strerror or error}", path) from None
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise UsageError(
             f"does not hold an array: {error}", hint="write it by np.save, np.savez or TensorProto.SerializeToString"
         ).at(str(path)) from None
@@ -100,7 +96,7 @@ def read_arrays(path: Path, contents: bytes | None = None) -> dict[str, Any]:
             found = {name: loaded[name] for name in loaded.files}
     except OSError as error:
         raise refused(error, f"cannot be read: {error.strerror or error}", path) from None
-    except (*_DAMAGED, IndexError, TypeError) as error:
+    except (*DAMAGED, IndexError, TypeError) as error:
         hint = "write it by miniinfer run --output, or np.savez(file, name=array)"
         what = "it holds Python objects" if "allow_pickle" in str(error) else error
         raise UsageError(f"does not hold arrays by name: {what}", hint=hint).at(str(path)) from None

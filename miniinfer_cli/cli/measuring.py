@@ -157,13 +157,15 @@ class Bench:
     @property
     def notes(self) -> list[str]:
         """What the user should know of how the plan was opened, and of flags that change nothing."""
+        told = [*self.engine.notes]
+        if self.engine.states is not None:
+            told.append("every inference that is measured is the first of its context: states are zeros, caches hold no rows")
         if self.engine.device != "cpu":
-            unheeded = [] if self.wanted.gpu.threads is None else ["--threads changes nothing on a GPU"]
-            return [*self.engine.notes, *unheeded]
+            return [*told, *([] if self.wanted.gpu.threads is None else ["--threads changes nothing on a GPU"])]
         if not self.wanted.gpu_flags:
-            return list(self.engine.notes)
+            return told
         change = "changes" if len(self.wanted.gpu_flags) == 1 else "change"
-        return [*self.engine.notes, f"{', '.join(self.wanted.gpu_flags)} {change} nothing on a CPU"]
+        return [*told, f"{', '.join(self.wanted.gpu_flags)} {change} nothing on a CPU"]
 
     def measure(self, printer: Printer) -> Measured:
         """Runs it as long as is wanted."""

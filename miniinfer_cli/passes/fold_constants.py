@@ -19,6 +19,7 @@ from miniinfer_cli.ir.constants import CHUNK_NBYTES, SMALL_NBYTES, STRING_NBYTES
 from miniinfer_cli.limits import FOLD_STEPS, KNOWN_CHARACTERS, RECIPE_STEPS
 from miniinfer_cli.ops import OpDef, find
 from miniinfer_cli.ops.agreement import expect_told
+from miniinfer_cli.ops.pointwise import is_pointwise
 from miniinfer_cli.ops.work import NEVER
 from miniinfer_cli.passes.operands import concrete, constant_handle, dims, known_ints
 from miniinfer_cli.passes.recipes import (
@@ -123,7 +124,7 @@ def _fold(node: Node, graph: Graph) -> Sequence[Constant] | None:
     if large and any(h is not None and h.steps >= RECIPE_STEPS.value for h in inputs):
         return None  # a recipe of so many steps is computed at once, and this one is too large for that
     handles = _RECIPES[node.op](node, inputs) if node.domain == "" and node.op in _RECIPES else None
-    if handles is None and opdef.pointwise and len(node.outputs) == 1:
+    if handles is None and is_pointwise(node) and len(node.outputs) == 1:
         handles = _map(opdef, node, inputs)
     return handles if handles is not None else _evaluate(opdef, node, inputs, graph)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from miniinfer_cli.ir import DType, Graph, Node, TensorType, Value
 from miniinfer_cli.ir.dims import names_in
+from miniinfer_cli.ops.pointwise import is_pointwise
 from miniinfer_cli.ops.registry import lookup
 
 
@@ -90,7 +91,7 @@ class _Walk:
         if _draws(node):
             together |= Origin(random=frozenset({f"{place}{node.op} {node.name!r}"}))
         floats = [v for v in node.inputs if v is not None and isinstance(v.type, TensorType) and v.type.dtype.is_float]
-        together |= Origin(products=len(floats) > 1 and not lookup(node.domain, node.op).pointwise)
+        together |= Origin(products=len(floats) > 1 and not is_pointwise(node))
         return [together | Origin(types=_types(value, bool(floats))) for value in node.outputs]
 
     def _sizes_given(self, value: Value | None) -> bool:

@@ -435,3 +435,16 @@ def test_an_index_out_of_range_names_its_node(miniinfer, tmp_path):
     assert outcome.code == 2
     assert outcome.err.startswith("miniinfer: error: node 'look_up': Gather")
     assert "99" in outcome.err
+
+
+def test_what_is_measured_of_a_plan_with_states_is_told(miniinfer, tmp_path):
+    nodes = [helper.make_node("Add", ["x", "h"], ["hn"]), helper.make_node("Relu", ["hn"], ["y"])]
+    ends = [[helper.make_tensor_value_info(n, TensorProto.FLOAT, [2]) for n in names] for names in (("x", "h"), ("y", "hn"))]
+    model = helper.make_model(helper.make_graph(nodes, "g", *ends), opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    plan = tmp_path / "m.plan"
+    for state in (["h:hn"], []):
+        miniinfer_cli.build(model, plan, state=state)
+        outcome = miniinfer("run", plan, "--device", "cpu", "--duration", "0", "--iterations", "1", "--warmup", "0")
+        assert outcome.code == 0, outcome.err
+        told = "note: every inference that is measured is the first of its context: states are zeros, caches hold no rows"
+        assert (told in outcome.out.splitlines()) == bool(state)

@@ -346,3 +346,10 @@ def test_a_fault_of_the_device(at, monkeypatch):
                     context.fork()
                 context.reset()
             context.run(feeds)
+
+
+def test_a_state_of_unknown_rank_is_refused_by_what_is_not_known_of_it():
+    model = parsed("g (float[2] x, float h) => (float[2] y, float[2] hn) { y = Relu(x) hn = Add(x, h) }")
+    model.graph.input[1].type.tensor_type.ClearField("shape")
+    with pytest.raises(UsageError, match=r"state 'h:hn': the input is f32\[\?\], of unknown rank, and a state begins with zeros"):
+        miniinfer_cli.build(model, state=["h:hn"])

@@ -17,7 +17,7 @@ from miniinfer_cli.ir.dims import evaluate
 from miniinfer_cli.ops.inference import infer_graph
 from miniinfer_cli.ops.interpreter import interpret_node
 
-_MOST = 1 << 24  # elements of a value that is computed here
+_MOST = 1 << 24  # elements of a value that is computed here; a larger one (a mask of tokens by very many rows) is not looked at
 
 
 @dataclass(frozen=True, slots=True)

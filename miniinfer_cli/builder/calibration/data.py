@@ -18,7 +18,8 @@ from miniinfer_cli.wording import Wording
 
 ROWS = 8
 """Rows (images, sentences) of one piece, where the model takes any number: results of all layers are held for so many."""
-_DAMAGED = (ValueError, EOFError, OverflowError, RuntimeError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
+DAMAGED = (ValueError, EOFError, OverflowError, RuntimeError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
+"""What numpy and zipfile raise, as the case may be, for a file that is damaged, or is no array."""
 _HINT = Wording(
     "give calibrate=FOLDER of .npy or .npz files, or an iterable of arrays, or of dicts of arrays by input name",
     flags="give --calibrate FOLDER of .npz files (arrays by input name), or of .npy files where there is one input",
@@ -121,7 +122,7 @@ def _loaded(path: Path) -> Any:
             return {name: loaded[name] for name in loaded.files}
     except OSError as error:
         raise refused(error, f"cannot be read: {error.strerror or error}", path) from None
-    except _DAMAGED as error:
+    except DAMAGED as error:
         # numpy takes all else for a pickle, and advises to trust it.
         what = "it holds Python objects, or is neither .npy nor .npz" if "allow_pickle" in str(error) else error
         raise UsageError(f"does not hold arrays: {what}", hint="write it by np.save or np.savez").at(str(path)) from None

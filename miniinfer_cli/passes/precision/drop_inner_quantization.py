@@ -14,7 +14,7 @@ from miniinfer_cli.ops import insert
 from miniinfer_cli.ops.pointwise import is_pointwise
 from miniinfer_cli.ops.stored_numbers import only_moves
 from miniinfer_cli.passes.operands import scalar
-from miniinfer_cli.passes.precision.quantized_moves import attrs_of_one_scale, dtype_of_value, same_numbers
+from miniinfer_cli.passes.precision.quantized_moves import attrs_of_one_scale, undone
 
 
 def drop_inner_quantization(graph: Graph) -> int:
@@ -29,26 +29,16 @@ def drop_inner_quantization(graph: Graph) -> int:
     return fired
 
 
-def _pair(node: Node) -> Node | None:
-    """The QuantizeLinear that ``node`` undoes; None where it undoes none."""
-    value = node.inputs[0] if node.is_op("DequantizeLinear") else None
-    before = None if value is None else value.producer
-    if before is None or not before.is_op("QuantizeLinear") or not same_numbers(before, node):
-        return None
-    same = dtype_of_value(before.inputs[0]) is dtype_of_value(node.output)
-    return before if same else None
-
-
 def _drop(graph: Graph, node: Node) -> int:
     """Readers of ``node``, which undoes a QuantizeLinear, read what that reads."""
-    before = _pair(node)
+    before = undone(node)
     assert before is not None and before.inputs[0] is not None
     graph.replace_node(node, [before.inputs[0]])
     return 1
 
 
 def _stands_between_pieces(graph: Graph, node: Node) -> bool:
-    before = _pair(node)
+    before = undone(node)
     value = None if before is None else before.inputs[0]
     if value is None or value.producer is None or graph.is_output(node.output) or not node.output.users:
         return False
@@ -80,7 +70,7 @@ def _above(value: Value | None) -> tuple[Node | None, list[Node]]:
         node = value.producer
         if _is_product_of_results(node):
             return node, pairs
-        before = _pair(node)
+        before = undone(node)
         if before is not None:
             pairs.append(node)
             value = before.inputs[0]
@@ -101,7 +91,7 @@ def _below(graph: Graph, value: Value) -> tuple[Node | None, list[Node]]:
         (user,) = value.users
         if _is_product_of_results(user):
             return (user, pairs) if user.inputs[0] is value else (None, [])
-        if user.is_op("QuantizeLinear") and len(user.output.users) == 1 and _pair(user.output.users[0]) is user:
+        if user.is_op("QuantizeLinear") and len(user.output.users) == 1 and undone(user.output.users[0]) is user:
             user = user.output.users[0]
             pairs.append(user)
         elif not _is_piece(user):
@@ -127,7 +117,7 @@ def _in_front(value: Value | None) -> list[Node]:
     pairs: list[Node] = []
     while value is not None and value.producer is not None:
         node = value.producer
-        before = _pair(node)
+        before = undone(node)
         if before is not None:
             if len(value.users) > 1:
                 break
@@ -152,7 +142,7 @@ def _behind(graph: Graph, product: Node) -> int:
         quantize = value.users[0]
         pair = quantize.output.users[0] if quantize.is_op("QuantizeLinear") and len(quantize.output.users) == 1 else None
         mover = pair.output.users[0] if pair is not None and len(pair.output.users) == 1 else None
-        if pair is None or mover is None or _pair(pair) is not quantize or graph.is_output(pair.output):
+        if pair is None or mover is None or undone(pair) is not quantize or graph.is_output(pair.output):
             return fired
         if not _moves(mover) or len(mover.outputs) != 1 or mover.inputs[0] is not pair.output:
             return fired

@@ -14,6 +14,8 @@ from miniinfer_cli.ops.pointwise import is_pointwise
 from miniinfer_cli.ops.stored_numbers import only_moves
 from miniinfer_cli.passes.operands import constant_handle
 
+_REVERSED = {"QuantizeLinear": "DequantizeLinear", "DequantizeLinear": "QuantizeLinear"}
+
 
 def moves_data(node: Node) -> bool:
     """Whether the node's results are elements of its first operands, or the largest of some."""
@@ -62,6 +64,18 @@ def same_numbers(a: Node, b: Node) -> bool:
         if left.dtype is not right.dtype or not np.array_equal(left.array().reshape(()), right.array().reshape(())):
             return False
     return True
+
+
+def undone(node: Node) -> Node | None:
+    """The QuantizeLinear that a DequantizeLinear undoes, or the other way round: same numbers, and the same type as before.
+
+    None where ``node`` undoes none.
+    """
+    value = node.inputs[0] if node.op in _REVERSED else None
+    before = None if value is None else value.producer
+    if before is None or not before.is_op(_REVERSED[node.op]) or not same_numbers(before, node):
+        return None
+    return before if dtype_of_value(before.inputs[0]) is dtype_of_value(node.output) else None
 
 
 def attrs_of_one_scale(node: Node) -> dict[str, Any]:

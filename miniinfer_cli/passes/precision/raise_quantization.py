@@ -12,8 +12,8 @@ from miniinfer_cli.passes.precision.quantized_moves import (
     dtype_of_value,
     is_float,
     moves_data,
-    same_numbers,
     takes_integers,
+    undone,
 )
 
 
@@ -25,9 +25,9 @@ def raise_quantization(graph: Graph) -> int:
         mover = None if value is None else value.producer
         if value is None or mover is None:
             continue
-        before = mover.inputs[0] if mover.is_op("DequantizeLinear") and same_numbers(mover, node) else None
-        if before is not None and dtype_of_value(before) is dtype_of_value(node.output):
-            graph.replace_node(node, [before])
+        before = undone(node)
+        if before is not None and before.inputs[0] is not None:
+            graph.replace_node(node, [before.inputs[0]])
             fired += 1
             continue
         is_alone = len(mover.outputs) == len(value.users) == 1 and not graph.is_output(value)
