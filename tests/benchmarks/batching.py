@@ -20,12 +20,14 @@ from typing import Any
 import numpy as np
 
 import miniinfer_cli
+from miniinfer_cli import Batcher
 from miniinfer_cli.ir import DType, Graph, TensorType, symbol
 from miniinfer_cli.measuring.benchmark import unwatched
 from miniinfer_cli.measuring.load import Load, Scenario, run_load
 from miniinfer_cli.measuring.load_summary import LoadSummary, summarize_load
 from miniinfer_cli.measuring.load_systems import Batched, WallClock, frozen_collector
 from miniinfer_cli.planning.freeze import freeze
+from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.runtime.random_inputs import random_inputs
 from miniinfer_cli.serving.assembling import Assembler
 from miniinfer_cli.serving.batch_sizes import BatchSizes
@@ -56,7 +58,7 @@ def perceptron() -> Any:
     return freeze(graph)
 
 
-def static_rates(engine: Any, sizes: list[int], seconds: float) -> dict[int, float]:
+def static_rates(engine: Engine, sizes: list[int], seconds: float) -> dict[int, float]:
     """Rows a second of batches of each size, back to back in one context, two under way where the device has it so."""
     rates = {}
     with engine.create_context() as context:
@@ -75,16 +77,17 @@ def static_rates(engine: Any, sizes: list[int], seconds: float) -> dict[int, flo
     return rates
 
 
-def requests_of(engine: Any, rows: int, count: int) -> list[dict[str, Any]]:
+def requests_of(engine: Engine, rows: int, count: int) -> list[dict[str, Any]]:
     """So many requests, of random contents, other dimensions at their optimum."""
     shapes = {}
     for b in engine.inputs:
+        assert b.shape is not None
         sizes = [d if isinstance(d, int) else engine.ranges[d].optimum if d in engine.ranges else 1 for d in b.shape]
         shapes[b.name] = (rows, *sizes[1:])
     return [random_inputs(engine.inputs, engine.ranges, shapes, {}, seed) for seed in range(count)]
 
 
-def saturated(batcher: Any, requests: list[dict[str, Any]], seconds: float, batches: int) -> dict[str, Any]:
+def saturated(batcher: Batcher, requests: list[dict[str, Any]], seconds: float, batches: int) -> dict[str, Any]:
     """Requests a second, and the figures of their batches, when so many batches' worth are always under way."""
     most = batches * batcher.batch_sizes[-1]
     before = batcher.stats()
@@ -104,7 +107,7 @@ def saturated(batcher: Any, requests: list[dict[str, Any]], seconds: float, batc
     return {"qps": count / elapsed, **made, "mean_batch": made["rows"] / made["batches"]}
 
 
-def interpreter_us(engine: Any, request: dict[str, Any], together: int) -> float:
+def interpreter_us(engine: Engine, request: dict[str, Any], together: int) -> float:
     """Microseconds of one thread for a request of which ``together`` make a batch; the least of several tries."""
     layout = find_layout(engine, None, {})
     sizes = BatchSizes(sorted({1, together}))
@@ -133,7 +136,7 @@ def interpreter_us(engine: Any, request: dict[str, Any], together: int) -> float
         return min(timeit.repeat(pass_through, number=count, repeat=20)) / count / together * 1e6
 
 
-def open_loop(batcher: Any, requests: list[dict[str, Any]], qps: float, seconds: float) -> LoadSummary:
+def open_loop(batcher: Batcher, requests: list[dict[str, Any]], qps: float, seconds: float) -> LoadSummary:
     """What becomes of requests that come by chance, as `miniinfer profile --qps` has it."""
     load = Load(Scenario.SERVER, 1, seconds, qps)
     log = run_load(load, Batched(batcher, requests), WallClock(), unwatched)

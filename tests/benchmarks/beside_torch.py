@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from miniinfer_cli.runtime.context import Context
 from tests.benchmarks import torch_models
 
 
@@ -88,7 +89,7 @@ def wall(work: Callable[[], Any], wait: Callable[[], Any]) -> float:
 class Replays:
     """Inferences on what is on the device, one behind the other."""
 
-    def __init__(self, context: Any, arrays: list[Any]) -> None:
+    def __init__(self, context: Context, arrays: list[Any]) -> None:
         self._context = context
         self._arrays = arrays
         self._last: Any = None

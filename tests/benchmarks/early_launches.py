@@ -28,8 +28,11 @@ from miniinfer_cli.backends.cuda.contract.steps import Launch, flat
 from miniinfer_cli.backends.cuda.loading.loaded_program import LoadedProgram
 from miniinfer_cli.backends.cuda.scheduling.programmatic_edges import begin_early
 from miniinfer_cli.planning.freeze import freeze
+from miniinfer_cli.runtime.bindings import Binding
+from miniinfer_cli.runtime.engine import Engine
 from sample_models.catalogue import generate
 from sample_models.request import Request
+from tests.gpu.plans import sizes_of
 from tests.graph_text import typed_graph
 
 NETWORKS = ("resnet50", "mobilenet_v2", "efficientnet_b0", "bert_base", "vit_b16", "gpt2")
@@ -121,7 +124,7 @@ def measure(
 class _Run:
     """One engine's contexts, warm."""
 
-    def __init__(self, engine: Any, batch: int, streams: int, closing: ExitStack) -> None:
+    def __init__(self, engine: Engine, batch: int, streams: int, closing: ExitStack) -> None:
         random = np.random.default_rng(0)
         feeds = {b.name: _input(b, batch, random) for b in engine.inputs}
         self.inputs = list(engine.check(feeds))
@@ -147,8 +150,8 @@ def early_launches(program: CudaProgram) -> int:
     return sum(isinstance(a, Launch) and a.attributes.programmatic for a in launches)
 
 
-def _input(binding: Any, batch: int, random: np.random.Generator) -> Any:
-    shape = tuple(d if isinstance(d, int) else batch for d in binding.shape)
+def _input(binding: Binding, batch: int, random: np.random.Generator) -> Any:
+    shape = sizes_of(binding, batch)
     if np.issubdtype(binding.dtype, np.integer):
         return random.integers(0, 2 if "mask" in binding.name or "type" in binding.name else 1000, shape).astype(binding.dtype)
     return random.standard_normal(shape).astype(binding.dtype)

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from miniinfer_cli.runtime.context import Context
 from tests.benchmarks import torch_models
 from tests.benchmarks.beside_torch import Replays, captured, error_of, export_all, on_the_gpu, wall
 
@@ -123,7 +124,7 @@ def errors(name: str, dtype: str, batch: int, folder: Path) -> tuple[float, floa
     return error_of(next(iter(outputs.values())).astype(np.float64), reference), theirs
 
 
-def _top(context: Any, program: Any, checked: list[Any], count: int) -> list[dict[str, Any]]:
+def _top(context: Context, program: Any, checked: list[Any], count: int) -> list[dict[str, Any]]:
     """The kinds of steps that take longest, each replayed from a graph between two events, those that work in place but once."""
     runs: list[list[int]] = []
     for _ in range(5):

@@ -26,8 +26,10 @@ from miniinfer_cli.backends.cuda.loading.preload import PinnedRing, preload
 from miniinfer_cli.ir import DType, Graph, TensorType
 from miniinfer_cli.measuring.benchmark import Schedule, measure
 from miniinfer_cli.planning.freeze import freeze
+from miniinfer_cli.runtime.engine import Engine
 from sample_models.catalogue import generate
 from sample_models.request import Request
+from tests.gpu.plans import sizes_of
 
 _BASE = """
 import time; t = time.perf_counter()
@@ -174,11 +176,12 @@ def overlap(folder: Path) -> dict[str, float]:
     return result
 
 
-def _feeds(engine: Any, batch: int) -> dict[str, Any]:
+def _feeds(engine: Engine, batch: int) -> dict[str, Any]:
     random = np.random.default_rng(batch)
     feeds = {}
     for b in engine.inputs:
-        shape = tuple(d if isinstance(d, int) else batch for d in b.shape)
+        shape = sizes_of(b, batch)
+        assert b.dtype is not None
         feeds[b.name] = (random.integers(0, 2, shape) if b.dtype.kind in "iu" else random.random(shape)).astype(b.dtype)
     return feeds
 

@@ -23,17 +23,21 @@ import miniinfer_cli
 from engine_format import Plan
 from miniinfer_cli.backends.cuda.choice.joining import joins_of
 from miniinfer_cli.backends.cuda.contract.join import families, label_of
+from miniinfer_cli.backends.cuda.contract.program import CudaProgram
 from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.loading.loaded_program import LoadedProgram
 from miniinfer_cli.backends.cuda.tactics.convolution.excitation_launch import Excitation
 from miniinfer_cli.ir import DType, Graph, TensorType, symbol
 from miniinfer_cli.ops import OURS, insert
 from miniinfer_cli.ops.inference import infer_graph
 from miniinfer_cli.passes.fuse_conv import fuse_conv
 from miniinfer_cli.planning.freeze import freeze
+from miniinfer_cli.runtime.engine import Engine
 from sample_models.catalogue import FAMILIES, generate
 from sample_models.graph_writer import GraphWriter
 from sample_models.layers import batch_norm, conv, gemm
 from sample_models.request import Request
+from tests.gpu.plans import sizes_of
 
 NETWORKS = ("efficientnet_b0", "mobilenet_v3_large", "bert_base", "gpt2", "vit_b16")
 _SEQUENCE = 128
@@ -135,15 +139,13 @@ def measure_network(name: str, plan: Plan, batches: Sequence[int], rounds: int, 
             )
 
 
-def _joins(engine: Any, batch: int) -> Sequence[Any]:
-    arrays = engine.check(
-        {b.name: np.zeros([batch if isinstance(d, str) else d for d in b.shape], b.dtype) for b in engine.inputs}
-    )
+def _joins(engine: Engine, batch: int) -> Sequence[Any]:
+    arrays = engine.check({b.name: np.zeros(sizes_of(b, batch), b.dtype) for b in engine.inputs})
     graph, types = engine.graph_for(arrays)
     return joins_of(graph, infer_graph(graph, types), Target())
 
 
-def _joined(program: Any) -> int:
+def _joined(program: CudaProgram) -> int:
     return sum(s.choice is not None and s.choice.join is not None for s in program.steps)
 
 
@@ -214,11 +216,13 @@ def chain(channels: int, squeezed: int) -> Graph:
 class Replays:
     """One engine's context, warm."""
 
-    def __init__(self, engine: Any, batch: int, closing: ExitStack) -> None:
+    def __init__(self, engine: Engine, batch: int, closing: ExitStack) -> None:
         random = np.random.default_rng(0)
-        shapes = {b.name: [batch if isinstance(d, str) else d for d in b.shape] for b in engine.inputs}
+        shapes = {b.name: sizes_of(b, batch) for b in engine.inputs}
         self._arrays = engine.check({b.name: _contents(random, shapes[b.name], b.dtype) for b in engine.inputs})
-        self.program = engine.program(self._arrays)
+        program = engine.program(self._arrays)
+        assert isinstance(program, LoadedProgram)
+        self.program = program
         context = closing.enter_context(engine.create_context())
         self.results = context.run_arrays(self._arrays)
         for _ in range(3):
@@ -229,7 +233,8 @@ class Replays:
         """Microseconds of one replay on the device."""
         pending = self._context.replay(self.program, self._arrays, timed=True)
         pending.wait()
-        return float(pending.times_ms[1]) * 1e3
+        assert pending.times_ms is not None
+        return pending.times_ms[1] * 1e3
 
 
 def _contents(random: np.random.Generator, shape: Sequence[int], dtype: Any) -> np.ndarray:

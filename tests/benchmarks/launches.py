@@ -25,9 +25,12 @@ import miniinfer_cli
 from engine_format import Plan
 from miniinfer_cli.backends.cuda.contract.program import CudaProgram, DeviceStep
 from miniinfer_cli.backends.cuda.contract.steps import Repeat
+from miniinfer_cli.backends.cuda.loading.loaded_program import LoadedProgram
 from miniinfer_cli.planning.freeze import freeze
+from miniinfer_cli.runtime.engine import Engine
 from sample_models.catalogue import generate
 from sample_models.request import Request
+from tests.gpu.plans import sizes_of
 from tests.graph_text import typed_graph
 
 SEQUENCES = {"bert_base": 128, "lstm_tagger": 64}
@@ -181,9 +184,11 @@ def in_turns(ways: Sequence[Callable[[], float]], rounds: int) -> list[float]:
 class Run:
     """One engine's context, warm: its third inference is captured where it is to be."""
 
-    def __init__(self, engine: Any, feeds: Mapping[str, Any], closing: ExitStack) -> None:
+    def __init__(self, engine: Engine, feeds: Mapping[str, Any], closing: ExitStack) -> None:
         self._inputs = engine.check(feeds)
-        self.program = engine.program(self._inputs)
+        program = engine.program(self._inputs)
+        assert isinstance(program, LoadedProgram)
+        self.program = program
         self._context = closing.enter_context(engine.create_context())
         for _ in range(5):
             self._start().result()
@@ -216,15 +221,15 @@ class Run:
         """Of one replay of the captured graph, by events."""
         pending = self._context._device.replay(self.program, self._inputs, timed=True)
         pending.wait()
-        return float(pending.times_ms[1]) * 1e3
+        assert pending.times_ms is not None
+        return pending.times_ms[1] * 1e3
 
 
-def feeds_of(engine: Any, batch: int) -> dict[str, Any]:
+def feeds_of(engine: Engine, batch: int) -> dict[str, Any]:
     """Numbers for the inputs: small indices, so that every table has them."""
     random, feeds = np.random.default_rng(0), {}
     for binding in engine.inputs:
-        shape = tuple(d if isinstance(d, int) else batch for d in binding.shape)
-        is_index = np.issubdtype(binding.dtype, np.integer)
+        shape, is_index = sizes_of(binding, batch), np.issubdtype(binding.dtype, np.integer)
         feeds[binding.name] = (random.integers(0, 2, shape) if is_index else random.standard_normal(shape)).astype(binding.dtype)
     return feeds
 

@@ -71,7 +71,7 @@ def write(folder: Path, seq: int, *, small: bool) -> Path:
 def measure_ours(plan: Path, ids: Any, key: str = "") -> tuple[dict[str, Any], Any]:
     """Milliseconds of an inference, the number of steps, and the logits; with all joins of the ``key``, if any, forced."""
     with ExitStack() as stack:
-        engine: Any = stack.enter_context(miniinfer_cli.load(plan, "cuda:0", cache=None))
+        engine = stack.enter_context(miniinfer_cli.load(plan, "cuda:0", cache=None))
         if key:
             graph, types = engine.graph_for(engine.check({"input_ids": ids}))
             joins = joins_of(graph, infer_graph(graph, types), Target())

@@ -33,6 +33,7 @@ from typing import Any
 
 import numpy as np
 
+from miniinfer_cli.runtime.engine import Engine
 from tests.benchmarks import torch_models
 from tests.benchmarks.beside_torch import Replays, captured, error_of, export_all, on_the_gpu, wall
 from tests.benchmarks.peers_table import faults_of, floor_ms, line_of, merged, table_of
@@ -177,7 +178,7 @@ def measure(
 
 @dataclass(frozen=True, slots=True)
 class _Ours:
-    engine: Any
+    engine: Engine
     program: Any
     replay: Replays
 
@@ -276,7 +277,7 @@ def _told(row: dict[str, Any], peer: str) -> Iterator[None]:
         row["ms"].pop(peer, None)
 
 
-def _floor_ms(engine: Any, program: Any, dtype: str) -> float | None:
+def _floor_ms(engine: Engine, program: Any, dtype: str) -> float | None:
     """The longer of all operations at the peak, and all bytes at memory's bandwidth; None where a step has no estimate."""
     from miniinfer_cli.devices.ceilings import device_of
     from miniinfer_cli.runtime.cache_folder import default_cache

@@ -1,10 +1,10 @@
 """What is computed from measured launches: theory, overheads, and the tables; and that launches are counted by rounds."""
 
 from dataclasses import replace
-from typing import Any
 
 from miniinfer_cli.backends.cuda.contract.program import CudaProgram, DeviceStep
 from miniinfer_cli.backends.cuda.contract.steps import Repeat
+from miniinfer_cli.backends.cuda.loading.loaded_program import LoadedProgram
 from tests.benchmarks.launches import Cost, Measured, chain, feeds_of, launches_of, markdown
 from tests.emulation.engine import open_emulated, plan_of
 
@@ -31,9 +31,9 @@ def test_tables() -> None:
 
 def program_of(text: str) -> CudaProgram:
     with open_emulated(plan_of(text)) as engine:
-        loaded: Any = engine.program(engine.check(feeds_of(engine, 1)))
-        made: CudaProgram = loaded.made
-        return made
+        program = engine.program(engine.check(feeds_of(engine, 1)))
+        assert isinstance(program, LoadedProgram)
+        return program.made
 
 
 def test_each_kernel_of_a_chain_is_a_launch() -> None:

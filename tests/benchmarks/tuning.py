@@ -25,6 +25,7 @@ from miniinfer_cli.devices.tuning import Point, TuningOptions, tune_plan
 from miniinfer_cli.runtime.cache_folder import cache_options
 from sample_models.catalogue import generate
 from sample_models.request import Request
+from tests.gpu.plans import sizes_of
 
 NETWORKS = ("resnet50", "bert_base", "vit_b16", "mobilenet_v2")
 _PAIRS = 60
@@ -107,7 +108,7 @@ def again(plan: Plan, batch: int, settings: DeviceOptions) -> tuple[list[float],
             random = np.random.default_rng(0)
             feeds = {}
             for b in engine.inputs:
-                shape = tuple(d if isinstance(d, int) else batch for d in b.shape or ())
+                shape = sizes_of(b, batch)
                 assert b.dtype is not None
                 whole = b.dtype.kind in "iu"
                 feeds[b.name] = (random.integers(0, 2, shape) if whole else random.standard_normal(shape)).astype(b.dtype)

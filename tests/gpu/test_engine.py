@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ import miniinfer_cli
 from miniinfer_cli.backends.cuda.contract.problems import Compute
 from miniinfer_cli.backends.cuda.driver.device import Device
 from miniinfer_cli.errors import UsageError
-from miniinfer_cli.ir import DType
+from miniinfer_cli.ir import Array, DType
+from miniinfer_cli.runtime.engine import Engine
 from tests.gpu.driver.operands import TOLERANCES, relative_error
 from tests.gpu.plans import ROOT, digits, images, sizes_of, small
 
@@ -22,13 +23,13 @@ SOAK_S = float(os.environ.get("MINIINFER_SOAK_S", "10"))
 
 
 @pytest.fixture(scope="module")
-def engine() -> Any:
+def engine() -> Iterator[Engine]:
     with miniinfer_cli.load(digits(), "cuda:0") as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
-def expected() -> Any:
+def expected() -> Iterator[Callable[[Array], Array]]:
     """What the CPU gives for a batch of images."""
     with miniinfer_cli.load(digits(), "cpu") as opened:
         yield lambda x: opened.run({"image": x})["logits"]
@@ -39,7 +40,7 @@ def assert_close(got: Any, want: Any, limit: float = TOLERANCES[DType.F32, Compu
     assert relative_error(got, want.astype(np.float64)) <= limit
 
 
-def test_the_same_accuracy_as_on_the_cpu(engine: Any, expected: Any) -> None:
+def test_the_same_accuracy_as_on_the_cpu(engine: Engine, expected: Callable[[Array], Array]) -> None:
     data = np.load(ROOT / "sample_models" / "digits_test.npz")
     x = data["image"].astype(np.float32)
     logits = engine.run({"image": x})["logits"]
@@ -48,7 +49,7 @@ def test_the_same_accuracy_as_on_the_cpu(engine: Any, expected: Any) -> None:
     assert (logits.argmax(1) == labels).sum() == 356
 
 
-def test_futures_in_any_order(engine: Any, expected: Any) -> None:
+def test_futures_in_any_order(engine: Engine, expected: Callable[[Array], Array]) -> None:
     with engine.create_context() as context:
         inputs = [images(b, i) for i, b in enumerate((1, 8, 3, 8, 1, 64, 2, 8))]
         futures = [context.enqueue({"image": x}) for x in inputs]
@@ -56,14 +57,14 @@ def test_futures_in_any_order(engine: Any, expected: Any) -> None:
             assert_close(future.result()["logits"], expected(x))
 
 
-def test_capture_small_run_large_replay_small(engine: Any, expected: Any) -> None:
+def test_capture_small_run_large_replay_small(engine: Engine, expected: Callable[[Array], Array]) -> None:
     with engine.create_context() as context:
         for batch in (2, 2, 2, 2, 300, 300, 2, 2, 300, 2):
             x = images(batch, batch)
             assert_close(context.run({"image": x})["logits"], expected(x))
 
 
-def test_no_allocation_after_warm_up(engine: Any) -> None:
+def test_no_allocation_after_warm_up(engine: Engine) -> None:
     with engine.create_context() as context:
         inputs = [images(b) for b in (1, 4, 8)]
         for _ in range(4):
@@ -81,7 +82,7 @@ _HANDLES = 16 << 10  # bytes that cuDNN 9.19 keeps of the handles of an engine a
 
 
 @pytest.mark.alone
-def test_contexts_leave_no_memory_behind(engine: Any, device: Device) -> None:
+def test_contexts_leave_no_memory_behind(engine: Engine, device: Device) -> None:
     def cycle() -> None:
         with engine.create_context() as context:
             for _ in range(3):
@@ -110,7 +111,7 @@ def left_by(device: Device, cycle: Callable[[], None], count: int) -> int:
     return max(before - device.available_memory(), 0)
 
 
-def test_a_context_in_use_is_refused_to_a_second_thread(engine: Any) -> None:
+def test_a_context_in_use_is_refused_to_a_second_thread(engine: Engine) -> None:
     refused: list[bool] = []
     with engine.create_context() as context:
         stop = threading.Event()
@@ -134,7 +135,7 @@ def test_a_context_in_use_is_refused_to_a_second_thread(engine: Any) -> None:
     assert refused
 
 
-def test_four_streams_with_changing_shapes_give_what_one_gives(engine: Any) -> None:
+def test_four_streams_with_changing_shapes_give_what_one_gives(engine: Engine) -> None:
     """A soak: MINIINFER_SOAK_S seconds, 10 by default."""
     inputs = [images(b, b) for b in (1, 2, 5, 8, 16, 33)]
     alone = [engine.run({"image": x})["logits"] for x in inputs]
@@ -172,7 +173,7 @@ def resident_nbytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_inputs_and_outputs_on_the_device(engine: Any, expected: Any) -> None:
+def test_inputs_and_outputs_on_the_device(engine: Engine, expected: Callable[[Array], Array]) -> None:
     torch = pytest.importorskip("torch")
     x = images(8)
     with engine.create_context() as context:

@@ -13,6 +13,7 @@ from miniinfer_cli.measuring.account import LayerProfile, account_of
 from miniinfer_cli.measuring.benchmark import Schedule
 from miniinfer_cli.measuring.layers import layers_of
 from miniinfer_cli.measuring.step_times import time_steps
+from miniinfer_cli.runtime.engine import Engine
 from tests.gpu.plans import sizes_of, small
 
 pytestmark = pytest.mark.alone
@@ -28,12 +29,13 @@ def ceilings() -> Ceilings:
     return found
 
 
-def arrays_for(engine: Any, batch: int) -> list[Any]:
+def arrays_for(engine: Engine, batch: int) -> list[Any]:
     """Images, or texts of 128 tokens."""
     random = np.random.default_rng(0)
     feeds = {}
     for b in engine.inputs:
         shape = sizes_of(b, batch)
+        assert b.dtype is not None
         feeds[b.name] = (random.integers(0, 2, shape) if b.dtype.kind in "iu" else random.standard_normal(shape)).astype(b.dtype)
     checked: list[Any] = engine.check(feeds)
     return checked

@@ -1,5 +1,7 @@
 """Sessions of onnxruntime's programs on a GPU: values and bindings there, read and written where they lie."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -11,12 +13,12 @@ CUDA = "CUDAExecutionProvider"
 
 
 @pytest.fixture
-def session(tmp_path, monkeypatch):
+def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ort.InferenceSession:
     monkeypatch.setenv("MINIINFER_CACHE", str(tmp_path))
     return ort.InferenceSession(product(), providers=[(CUDA, {"device_id": 0}), "CPUExecutionProvider"])
 
 
-def test_a_session_runs_on_the_gpu(session):
+def test_a_session_runs_on_the_gpu(session: ort.InferenceSession) -> None:
     assert session.get_providers() == [CUDA, "CPUExecutionProvider"]
     assert ort.get_device() == "GPU"
     for _ in range(3):
@@ -25,7 +27,7 @@ def test_a_session_runs_on_the_gpu(session):
         np.testing.assert_array_equal(z[:, 0], (X @ W).argmax(1))
 
 
-def test_values_lie_on_the_gpu(session):
+def test_values_lie_on_the_gpu(session: ort.InferenceSession) -> None:
     value = ort.OrtValue.ortvalue_from_numpy(X, "cuda", 0)
     assert value.device_name() == "cuda"
     np.testing.assert_array_equal(value.numpy(), X)
@@ -34,7 +36,7 @@ def test_values_lie_on_the_gpu(session):
     np.testing.assert_allclose(y.numpy(), 2 * X @ W, rtol=1e-2, atol=1e-3)
 
 
-def test_bindings_read_and_write_at_addresses(session):
+def test_bindings_read_and_write_at_addresses(session: ort.InferenceSession) -> None:
     source = ort.OrtValue.ortvalue_from_numpy(X, "cuda", 0)
     target = ort.OrtValue.ortvalue_from_shape_and_type([2, 3], np.float32, "cuda", 0)
     bound = session.io_binding()
@@ -50,7 +52,7 @@ def test_bindings_read_and_write_at_addresses(session):
     assert bound.copy_outputs_to_cpu()[1].shape == (2, 1)
 
 
-def test_tensors_of_torch_go_in_and_out_at_their_address(session):
+def test_tensors_of_torch_go_in_and_out_at_their_address(session: ort.InferenceSession) -> None:
     torch = pytest.importorskip("torch")
     x = torch.tensor(X, device="cuda")
     value = ort.OrtValue.from_dlpack(x)

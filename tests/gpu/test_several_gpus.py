@@ -6,6 +6,8 @@ On a machine with one GPU these run on that one.
 import contextlib
 import json
 import pickle
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,25 +18,26 @@ from miniinfer_cli import Batcher
 from miniinfer_cli.cli.main import main
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.devices.several import device_names, open_beside
+from miniinfer_cli.runtime.engine import Engine
 from miniinfer_cli.runtime.random_inputs import random_inputs
-from tests.gpu.plans import small
+from tests.gpu.plans import sizes_of, small
 
 WAIT_S = 60
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory):
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("plans") / "resnet50.plan"
     write_plan(small("resnet50"), path)
     return path
 
 
-def batch_of(engine, rows, seed=0):
-    shapes = {b.name: (rows, *b.shape[1:]) for b in engine.inputs}
+def batch_of(engine: Engine, rows: int, seed: int = 0) -> dict[str, Any]:
+    shapes = {b.name: sizes_of(b, rows) for b in engine.inputs}
     return random_inputs(engine.inputs, engine.ranges, shapes, {}, seed)
 
 
-def test_each_gpu_gives_what_the_first_gives(path):
+def test_each_gpu_gives_what_the_first_gives(path: Path) -> None:
     names = device_names("cuda:all")
     with read_plan(path) as plan, load(plan, "cuda:0") as engine, contextlib.ExitStack() as stack:
         others = open_beside(engine, names, stack)
@@ -51,7 +54,7 @@ def test_each_gpu_gives_what_the_first_gives(path):
             assert other.stats()["cuda_graphs"]["captures"] > 0
 
 
-def test_requests_are_shared_out_and_each_has_its_own_result(path):
+def test_requests_are_shared_out_and_each_has_its_own_result(path: Path) -> None:
     names = device_names("cuda:all")
     with miniinfer_cli.load(path, "cuda:0") as engine, Batcher(engine, 4, 1, devices="cuda:all") as batcher:
         requests = [batch_of(engine, 1, seed) for seed in range(16)]
@@ -67,7 +70,7 @@ def test_requests_are_shared_out_and_each_has_its_own_result(path):
         assert all(d["rows"] >= 400 / len(names) / 4 for d in devices.values())
 
 
-def test_an_engine_on_the_last_gpu_travels(path):
+def test_an_engine_on_the_last_gpu_travels(path: Path) -> None:
     last = device_names("cuda:all")[-1]
     with miniinfer_cli.load(path, last) as engine, pickle.loads(pickle.dumps(engine)) as other:
         assert other.device == last
@@ -76,7 +79,7 @@ def test_an_engine_on_the_last_gpu_travels(path):
             np.testing.assert_array_equal(value, engine.run(inputs)[name])
 
 
-def test_run_tells_of_each(path, tmp_path):
+def test_run_tells_of_each(path: Path, tmp_path: Path) -> None:
     names = device_names("cuda:all")
     flags = ["--device", "cuda:all", "--iterations", "20", "--duration", "0", "--warmup", "0", "--json", str(tmp_path / "s.json")]
     with pytest.raises(SystemExit) as ended:

@@ -1,11 +1,12 @@
 """Attention for the tests of cuDNN: problems, operands on the device, and results in float64."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from miniinfer_cli.backends.cuda.contract.problems import AttentionProblem, Compute
+from miniinfer_cli.backends.cuda.driver.device import Device
+from miniinfer_cli.backends.cuda.driver.stream import Stream
 from miniinfer_cli.ir import Array, DType
 from tests.gpu.driver.operands import Operand, assert_close, numbers_for, random_array
 
@@ -53,7 +54,7 @@ def softmax(x: Array) -> Array:
 class AttentionCase:
     """Operands on the device, filled, and the result in float64. ``packed``: Q, K and V are slices of one buffer."""
 
-    def __init__(self, device: Any, stream: Any, p: AttentionProblem, *, packed: bool = False) -> None:
+    def __init__(self, device: Device, stream: Stream, p: AttentionProblem, *, packed: bool = False) -> None:
         self.problem = p
         random = numbers_for(p)
         shapes = [
@@ -90,7 +91,7 @@ class AttentionCase:
             scores = np.where(np.tri(p.q_length, p.kv_length, dtype=bool), scores, -np.inf)
         self.expected = softmax(scores) @ v
 
-    def _filled(self, device: Any, stream: Any, random: np.random.Generator, count: int) -> tuple[Operand, Array]:
+    def _filled(self, device: Device, stream: Stream, random: np.random.Generator, count: int) -> tuple[Operand, Array]:
         flat = random_array(random, self.problem.dtype, (count,))
         operand = Operand(device, stream, self.problem.dtype, count)
         operand.write(flat)

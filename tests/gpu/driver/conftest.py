@@ -1,7 +1,6 @@
 """What the tests of the driver share: the kernels, loaded, and cuDNN."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -9,6 +8,7 @@ from miniinfer_cli.backends.cuda.driver.cudnn import Cudnn
 from miniinfer_cli.backends.cuda.driver.device import Device
 from miniinfer_cli.backends.cuda.driver.module import Module
 from miniinfer_cli.backends.cuda.driver.nvrtc import compile_kernel
+from miniinfer_cli.backends.cuda.driver.stream import Stream
 from tests.gpu.driver.kernels import KERNELS
 
 
@@ -19,13 +19,13 @@ def module(device: Device) -> Module:
 
 
 @pytest.fixture(scope="module")
-def opened(device: Any) -> Iterator[Cudnn]:
+def opened(device: Device) -> Iterator[Cudnn]:
     with Cudnn(device) as made:
         yield made
 
 
 @pytest.fixture
-def cudnn(opened: Cudnn, stream: Any) -> Iterator[Cudnn]:
+def cudnn(opened: Cudnn, stream: Stream) -> Iterator[Cudnn]:
     """With the test's own stream bound."""
     opened.bind(stream.handle)
     yield opened

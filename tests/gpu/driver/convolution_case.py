@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from miniinfer_cli.backends.cuda.contract.problems import Activation, Compute, ConvolutionProblem
+from miniinfer_cli.backends.cuda.driver.device import Device
+from miniinfer_cli.backends.cuda.driver.stream import Stream
 from miniinfer_cli.ir import Array, DType
 from tests.gpu.driver.operands import Operand, assert_close, numbers_for, random_array
 
@@ -66,7 +68,7 @@ def reference(p: ConvolutionProblem, x: Array, w: Array, bias: Array | None, z: 
 class ConvolutionCase:
     """A convolution's operands on the device, filled, and its result in float64."""
 
-    def __init__(self, device: Any, stream: Any, p: ConvolutionProblem) -> None:
+    def __init__(self, device: Device, stream: Stream, p: ConvolutionProblem) -> None:
         self.problem = p
         random = numbers_for(p)
         terms = np.prod(p.w_shape[1:]) if not p.transposed else np.prod(p.w_shape) / p.w_shape[-1] / p.group

@@ -4,15 +4,22 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from miniinfer_cli.backends.cuda.driver.cublaslt import PreparedMatmul
+from miniinfer_cli.backends.cuda.driver.cudnn_prepared import PreparedGraph
+from miniinfer_cli.backends.cuda.driver.device import Device
+from miniinfer_cli.backends.cuda.driver.stream import Stream
 
-def run(device: Any, stream: Any, prepared: Any, case: Any) -> None:
+Prepared = PreparedMatmul | PreparedGraph
+
+
+def run(device: Device, stream: Stream, prepared: Prepared, case: Any) -> None:
     """Computes the case, and waits."""
     workspace = device.allocate(prepared.workspace_nbytes)
     prepared.enqueue(stream.handle, case.addresses, workspace.address)
     stream.synchronize()
 
 
-def check_repeats(device: Any, stream: Any, prepared: Any, case: Any) -> None:
+def check_repeats(device: Device, stream: Stream, prepared: Prepared, case: Any) -> None:
     """The result is right, and the same bits every time."""
     bits = set()
     for _ in range(3):
@@ -23,7 +30,7 @@ def check_repeats(device: Any, stream: Any, prepared: Any, case: Any) -> None:
     assert len(bits) == 1, f"{prepared.name} differs from run to run"
 
 
-def check_under_capture(device: Any, stream: Any, prepared: Any, cases: Sequence[Any]) -> None:
+def check_under_capture(device: Device, stream: Stream, prepared: Prepared, cases: Sequence[Any]) -> None:
     """A graph with all cases gives each its result, every time it is launched."""
     workspace = device.allocate(prepared.workspace_nbytes)
     prepared.enqueue(stream.handle, cases[0].addresses, workspace.address)  # loads the kernels
@@ -41,9 +48,9 @@ def check_under_capture(device: Any, stream: Any, prepared: Any, cases: Sequence
 
 
 def check_in_threads(
-    device: Any,
-    prepared: Any,
-    make_case: Callable[[Any], Any],
+    device: Device,
+    prepared: Prepared,
+    make_case: Callable[[Stream], Any],
     bind: Callable[[int], None] = lambda handle: None,
     unbind: Callable[[int], None] = lambda handle: None,
 ) -> None:

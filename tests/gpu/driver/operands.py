@@ -2,11 +2,12 @@
 
 import itertools
 import zlib
-from typing import Any
 
 import numpy as np
 
 from miniinfer_cli.backends.cuda.contract.problems import Compute
+from miniinfer_cli.backends.cuda.driver.device import Device
+from miniinfer_cli.backends.cuda.driver.stream import Stream
 from miniinfer_cli.ir import Array, DType, numpy_dtype
 
 GUARD = 512  # bytes before and behind, which nothing may write
@@ -32,7 +33,7 @@ def numbers_for(problem: object) -> np.random.Generator:
 class Operand:
     """An array of ``count`` elements on the device. ``address`` is ``shift`` bytes past a multiple of 256."""
 
-    def __init__(self, device: Any, stream: Any, dtype: DType, count: int, shift: int = 0) -> None:
+    def __init__(self, device: Device, stream: Stream, dtype: DType, count: int, shift: int = 0) -> None:
         self.dtype = numpy_dtype(dtype)
         self._stream = stream
         self._nbytes = count * self.dtype.itemsize

@@ -10,6 +10,8 @@ import pytest
 
 from miniinfer_cli.backends.cuda.contract.problems import Activation, Compute, MatmulProblem
 from miniinfer_cli.backends.cuda.driver.cublaslt import CublasLt
+from miniinfer_cli.backends.cuda.driver.device import Device
+from miniinfer_cli.backends.cuda.driver.stream import Stream
 from miniinfer_cli.ir import Array, DType
 from tests.gpu.driver.library_calls import check_in_threads, check_repeats, check_under_capture, run
 from tests.gpu.driver.operands import Operand, assert_close, numbers_for, random_array
@@ -25,7 +27,7 @@ TYPE_NAMES = [f"{a}-{d}-{c}" for a, d, c in TYPES]
 
 
 @pytest.fixture(scope="module")
-def library(device: Any) -> Iterator[CublasLt]:
+def library(device: Device) -> Iterator[CublasLt]:
     with CublasLt(device) as made:
         yield made
 
@@ -37,7 +39,7 @@ def problem_of(a: DType, d: DType, compute: Compute, m: int, n: int, k: int, **o
 class Case:
     """A problem's operands on the device, filled, and its result in float64."""
 
-    def __init__(self, device: Any, stream: Any, problem: MatmulProblem, *, in_place: bool = False, shift: int = 0) -> None:
+    def __init__(self, device: Device, stream: Stream, problem: MatmulProblem, *, in_place: bool = False, shift: int = 0) -> None:
         p = self.problem = problem
         random = numbers_for(p)
         self.stream = stream
@@ -93,7 +95,7 @@ class Case:
         assert_close(self.result(), self.expected, self.problem.d, self.problem.compute, self.problem)
 
 
-def solve(device: Any, stream: Any, library: CublasLt, problem: MatmulProblem, **options: Any) -> None:
+def solve(device: Device, stream: Stream, library: CublasLt, problem: MatmulProblem, **options: Any) -> None:
     prepared = library.prepare(problem)
     assert prepared is not None, f"no algorithm for {problem}"
     assert prepared.workspace_nbytes <= 32 << 20
@@ -106,13 +108,15 @@ def solve(device: Any, stream: Any, library: CublasLt, problem: MatmulProblem, *
 @pytest.mark.parametrize(
     "size", [(64, 48, 32), (1, 1000, 512), (128, 1, 96), (33, 17, 65), (8, 8, 4096), (300, 257, 129)], ids=str
 )
-def test_types_sizes_and_transpositions(types: Types, size: tuple[int, int, int], device: Any, stream: Any, library: CublasLt):
+def test_types_sizes_and_transpositions(
+    types: Types, size: tuple[int, int, int], device: Device, stream: Stream, library: CublasLt
+):
     for transpose_a, transpose_b in itertools.product((False, True), repeat=2):
         solve(device, stream, library, problem_of(*types, *size, transpose_a=transpose_a, transpose_b=transpose_b))
 
 
 @pytest.mark.parametrize("types", TYPES, ids=TYPE_NAMES)
-def test_epilogues(types: Types, device: Any, stream: Any, library: CublasLt):
+def test_epilogues(types: Types, device: Device, stream: Stream, library: CublasLt):
     for activation, bias, residual in itertools.product(
         (Activation.NONE, Activation.RELU, Activation.GELU_TANH), (False, True), (False, True)
     ):
@@ -126,7 +130,7 @@ def test_epilogues(types: Types, device: Any, stream: Any, library: CublasLt):
 
 @pytest.mark.parametrize("types", TYPES, ids=TYPE_NAMES)
 @pytest.mark.parametrize("shared", ["", "a", "b"])
-def test_batches(types: Types, shared: str, device: Any, stream: Any, library: CublasLt):
+def test_batches(types: Types, shared: str, device: Device, stream: Stream, library: CublasLt):
     strides = {"stride_a": 0 if shared == "a" else 24 * 40, "stride_b": 0 if shared == "b" else 40 * 16, "stride_d": 24 * 16}
     for transpose_b, bias, residual in itertools.product((False, True), repeat=3):
         if types[0] is F64 and bias:
@@ -136,7 +140,7 @@ def test_batches(types: Types, shared: str, device: Any, stream: Any, library: C
 
 
 @pytest.mark.parametrize("types", TYPES, ids=TYPE_NAMES)
-def test_gaps_between_rows_and_matrices(types: Types, device: Any, stream: Any, library: CublasLt):
+def test_gaps_between_rows_and_matrices(types: Types, device: Device, stream: Stream, library: CublasLt):
     gaps = {"lda": 48, "ldb": 40, "ldd": 56, "stride_a": 16 * 48 + 64, "stride_b": 32 * 40 + 8, "stride_d": 16 * 56 + 24}
     options: dict[str, Any] = {"batch": 3, **gaps}
     problem = problem_of(*types, 16, 24, 32, **options)
@@ -154,14 +158,14 @@ def test_gaps_between_rows_and_matrices(types: Types, device: Any, stream: Any, 
 
 
 @pytest.mark.parametrize("types", TYPES, ids=TYPE_NAMES)
-def test_operands_on_any_element(types: Types, device: Any, stream: Any, library: CublasLt):
+def test_operands_on_any_element(types: Types, device: Device, stream: Stream, library: CublasLt):
     alignment = max(t.bits for t in types[:2]) // 8
     problem = problem_of(*types, 64, 64, 64, alignment=alignment, residual=True, bias=types[0] is not F64)
     shift = max(alignment, types[1].bits // 8)
     solve(device, stream, library, problem, shift=shift)
 
 
-def test_whole_numbers_are_exact(device: Any, stream: Any, library: CublasLt):
+def test_whole_numbers_are_exact(device: Device, stream: Stream, library: CublasLt):
     problem = MatmulProblem(64, 32, 128, DType.I8, DType.I8, DType.I32, Compute.I32, transpose_b=True)
     solve(device, stream, library, problem)
     # The library has rules of its own for these; what it accepts has to be right.
@@ -171,7 +175,7 @@ def test_whole_numbers_are_exact(device: Any, stream: Any, library: CublasLt):
             solve(device, stream, library, other)
 
 
-def test_tf32_is_chosen_only_when_allowed(device: Any, stream: Any, library: CublasLt):
+def test_tf32_is_chosen_only_when_allowed(device: Device, stream: Stream, library: CublasLt):
     errors = {}
     for compute in (Compute.F32, Compute.TF32):
         problem = problem_of(F32, F32, compute, 512, 512, 512)
@@ -184,7 +188,7 @@ def test_tf32_is_chosen_only_when_allowed(device: Any, stream: Any, library: Cub
     assert errors[Compute.F32] < 2e-6 < errors[Compute.TF32]
 
 
-def test_every_candidate_is_right_and_repeats_its_bits(device: Any, stream: Any, library: CublasLt):
+def test_every_candidate_is_right_and_repeats_its_bits(device: Device, stream: Stream, library: CublasLt):
     for problem in (problem_of(F16, F16, Compute.F32, 16, 64, 4096, bias=True), problem_of(F32, F32, Compute.TF32, 8, 8, 8192)):
         found = library.candidates(problem, 32)
         assert len(found) > 1
@@ -194,14 +198,14 @@ def test_every_candidate_is_right_and_repeats_its_bits(device: Any, stream: Any,
         assert len({bytes(p._algorithm) for p in found}) == len(found)
 
 
-def test_under_capture_with_two_sets_of_operands(device: Any, stream: Any, library: CublasLt):
+def test_under_capture_with_two_sets_of_operands(device: Device, stream: Stream, library: CublasLt):
     problem = problem_of(BF16, BF16, Compute.F32, 96, 64, 128, bias=True, residual=True, activation=Activation.GELU_TANH)
     prepared = library.prepare(problem)
     assert prepared is not None
     check_under_capture(device, stream, prepared, [Case(device, stream, problem) for _ in range(2)])
 
 
-def test_threads_with_streams_of_their_own(device: Any, library: CublasLt):
+def test_threads_with_streams_of_their_own(device: Device, library: CublasLt):
     problem = problem_of(F16, F16, Compute.F32, 64, 64, 64, bias=True)
     prepared = library.prepare(problem)
     assert prepared is not None

@@ -1,12 +1,13 @@
 """cuDNN as a library on the device: candidates, stored plans, captures, threads, and what it refuses."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from miniinfer_cli.backends.cuda.contract.problems import Activation, Compute
 from miniinfer_cli.backends.cuda.driver.cudnn import Cudnn
+from miniinfer_cli.backends.cuda.driver.device import Device
+from miniinfer_cli.backends.cuda.driver.stream import Stream
 from miniinfer_cli.backends.cuda.driver.tactic_cache import TacticCache
 from miniinfer_cli.ir import DType
 from tests.gpu.driver.attention_case import attention
@@ -17,7 +18,7 @@ from tests.gpu.driver.library_calls import check_in_threads, check_repeats, chec
 F16, BF16 = DType.F16, DType.BF16
 
 
-def test_every_candidate_is_right_and_repeats_its_bits(device: Any, stream: Any, cudnn: Cudnn):
+def test_every_candidate_is_right_and_repeats_its_bits(device: Device, stream: Stream, cudnn: Cudnn):
     problem = convolution(
         *(F16, Compute.F32, (1, 14, 14, 64), (3, 3), 64),
         begin=(1, 1),
@@ -33,7 +34,7 @@ def test_every_candidate_is_right_and_repeats_its_bits(device: Any, stream: Any,
         check_repeats(device, stream, prepared, case)
 
 
-def test_a_stored_plan_is_restored(device: Any, stream: Any, tmp_path: Path):
+def test_a_stored_plan_is_restored(device: Device, stream: Stream, tmp_path: Path):
     convolution_problem = convolution(F16, Compute.F32, (2, 9, 9, 32), (3, 3), 32, bias=True, activation=Activation.RELU)
     attention_problem = attention(F16, 2, 4, 4, 64, 64, causal=True)
     names = {}
@@ -56,7 +57,7 @@ def test_a_stored_plan_is_restored(device: Any, stream: Any, tmp_path: Path):
         solve(device, stream, third, convolution_problem)
 
 
-def test_under_capture_with_two_sets_of_operands(device: Any, stream: Any, cudnn: Cudnn):
+def test_under_capture_with_two_sets_of_operands(device: Device, stream: Stream, cudnn: Cudnn):
     problem = convolution(
         *(BF16, Compute.F32, (2, 14, 14, 32), (3, 3), 32),
         begin=(1, 1),
@@ -70,7 +71,7 @@ def test_under_capture_with_two_sets_of_operands(device: Any, stream: Any, cudnn
     check_under_capture(device, stream, prepared, [ConvolutionCase(device, stream, problem) for _ in range(2)])
 
 
-def test_threads_with_streams_of_their_own(device: Any, cudnn: Cudnn):
+def test_threads_with_streams_of_their_own(device: Device, cudnn: Cudnn):
     problem = convolution(F16, Compute.F32, (1, 12, 12, 32), (3, 3), 32, bias=True, activation=Activation.RELU)
     prepared = cudnn.prepare(problem)
     assert prepared is not None
@@ -83,7 +84,7 @@ def test_what_is_not_supported_says_why(cudnn: Cudnn):
     assert "multiple of 8" in cudnn.refusal(problem)
 
 
-def test_a_stream_that_is_not_bound(device: Any, stream: Any, cudnn: Cudnn):
+def test_a_stream_that_is_not_bound(device: Device, stream: Stream, cudnn: Cudnn):
     problem = convolution(F16, Compute.F32, (1, 8, 8, 8), (1, 1), 8)
     prepared = cudnn.prepare(problem)
     assert prepared is not None

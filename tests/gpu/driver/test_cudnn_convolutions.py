@@ -9,6 +9,8 @@ import pytest
 
 from miniinfer_cli.backends.cuda.contract.problems import Activation, Compute
 from miniinfer_cli.backends.cuda.driver.cudnn import Cudnn
+from miniinfer_cli.backends.cuda.driver.device import Device
+from miniinfer_cli.backends.cuda.driver.stream import Stream
 from miniinfer_cli.ir import DType
 from tests.gpu.driver.convolution_case import ConvolutionCase, convolution, transposed
 from tests.gpu.driver.cudnn_calls import solve
@@ -33,7 +35,7 @@ SHAPES: dict[str, tuple[Sequence[int], Sequence[int], int, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("types", TYPES, ids="-".join)
 @pytest.mark.parametrize("name", SHAPES)
-def test_shapes(name: str, types: Types, device: Any, stream: Any, cudnn: Cudnn):
+def test_shapes(name: str, types: Types, device: Device, stream: Stream, cudnn: Cudnn):
     x_shape, kernel, out, options = SHAPES[name]
     plain = convolution(*types, x_shape, kernel, out, **options)
     solve(device, stream, cudnn, plain)
@@ -47,7 +49,7 @@ def test_shapes(name: str, types: Types, device: Any, stream: Any, cudnn: Cudnn)
 @pytest.mark.parametrize("types", TYPES, ids="-".join)
 @pytest.mark.parametrize("activation", [Activation.NONE, Activation.RELU])
 @pytest.mark.parametrize("residual", [False, True])
-def test_what_follows_a_bias(activation: Activation, residual: bool, types: Types, device: Any, stream: Any, cudnn: Cudnn):
+def test_what_follows_a_bias(activation: Activation, residual: bool, types: Types, device: Device, stream: Stream, cudnn: Cudnn):
     x_shape, kernel, out, options = SHAPES["3x3"]
     problem = convolution(*types, x_shape, kernel, out, **options, bias=True, residual=residual, activation=activation)
     solve(device, stream, cudnn, problem, may_refuse=types == (F32, Compute.F32))
@@ -57,7 +59,7 @@ def test_what_follows_a_bias(activation: Activation, residual: bool, types: Type
 @pytest.mark.parametrize(
     ("channels", "group", "out"), [(32, 2, 64), (64, 8, 64), (32, 32, 32), (16, 16, 32), (96, 96, 96)], ids=str
 )
-def test_groups(channels: int, group: int, out: int, types: Types, device: Any, stream: Any, cudnn: Cudnn):
+def test_groups(channels: int, group: int, out: int, types: Types, device: Device, stream: Stream, cudnn: Cudnn):
     same: dict[str, Any] = {"begin": (1, 1), "end": (1, 1)}
     plain = convolution(*types, (2, 13, 13, channels), (3, 3), out, group=group, **same)
     # Some groupings have engines for some types only; what is accepted has to be right.
@@ -67,7 +69,7 @@ def test_groups(channels: int, group: int, out: int, types: Types, device: Any, 
 
 @pytest.mark.parametrize("types", TYPES, ids="-".join)
 @pytest.mark.parametrize("channels", [(3, 64), (5, 7), (4, 10), (1, 1)], ids=str)
-def test_channels_that_fill_no_vector(channels: tuple[int, int], types: Types, device: Any, stream: Any, cudnn: Cudnn):
+def test_channels_that_fill_no_vector(channels: tuple[int, int], types: Types, device: Device, stream: Stream, cudnn: Cudnn):
     plain = convolution(*types, (2, 16, 16, channels[0]), (3, 3), channels[1], begin=(1, 1), end=(1, 1))
     solve(device, stream, cudnn, plain, may_refuse=True)
     solve(device, stream, cudnn, replace(plain, bias=True, activation=Activation.RELU), may_refuse=True)
@@ -75,7 +77,7 @@ def test_channels_that_fill_no_vector(channels: tuple[int, int], types: Types, d
 
 @pytest.mark.parametrize("types", TYPES, ids="-".join)
 @pytest.mark.parametrize("name", SHAPES)
-def test_transposed(name: str, types: Types, device: Any, stream: Any, cudnn: Cudnn):
+def test_transposed(name: str, types: Types, device: Device, stream: Stream, cudnn: Cudnn):
     x_shape, kernel, out, options = SHAPES[name]
     problem = transposed(convolution(*types, x_shape, kernel, out, **options))
     solve(device, stream, cudnn, problem, may_refuse=types == (F32, Compute.F32) or len(kernel) == 3)
@@ -83,7 +85,7 @@ def test_transposed(name: str, types: Types, device: Any, stream: Any, cudnn: Cu
     solve(device, stream, cudnn, replace(problem, bias=True, activation=Activation.RELU), may_refuse=True)
 
 
-def test_true_f32_is_more_exact_than_tf32(device: Any, stream: Any, cudnn: Cudnn):
+def test_true_f32_is_more_exact_than_tf32(device: Device, stream: Stream, cudnn: Cudnn):
     errors = {}
     for compute in (Compute.F32, Compute.TF32):
         problem = convolution(F32, compute, (2, 28, 28, 128), (3, 3), 128, begin=(1, 1), end=(1, 1))
