@@ -20,6 +20,7 @@ from miniinfer_cli.passes.fuse_matmul import fuse_matmul
 from miniinfer_cli.passes.fuse_pointwise import fuse_pointwise
 from miniinfer_cli.passes.inline_branches import inline_branches
 from miniinfer_cli.passes.merge_projections import merge_projections
+from miniinfer_cli.passes.place_channels import place_channels
 from miniinfer_cli.passes.precision.drop_inner_quantization import drop_inner_quantization
 from miniinfer_cli.passes.precision.fuse_quantized import fuse_quantized
 from miniinfer_cli.passes.precision.narrow_floats import narrow_floats
@@ -116,7 +117,8 @@ PHASES: tuple[Phase, ...] = (
     # What is quantized is moved as integers; a layout's Transposes are such moves, too.
     Phase("move quantization", (*_QUANTIZED, _DEAD)),
     # Layouts are chosen while everything is primitive: a region would have to be looked into.
-    Phase("choose layouts", (Pass(assign_layouts, 2),)),
+    # Channels lie where they are to before: a shuffle that is gone needs no layout, and weights are yet as models have them.
+    Phase("choose layouts", (Pass(place_channels, 2), Pass(assign_layouts, 2))),
     Phase(
         "clean up layouts",
         (

@@ -44,7 +44,7 @@ _RATES = {"f16": "matrix f16", "bf16": "matrix bf16", "tf32": "matrix tf32", "f3
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", nargs="+", default=list(NETWORKS), help="of these, or of torchvision's")
+    parser.add_argument("--model", nargs="+", default=list(NETWORKS), help="of these, unet, yolo, or of torchvision's")
     parser.add_argument("--dtype", nargs="+", choices=tuple(_RATES), default=["f16", "tf32"])
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 8, 64])
     parser.add_argument("--part", default="1/1", help="K/N: each N-th network from the K-th on")

@@ -1,4 +1,4 @@
-"""Well-known networks of torchvision and transformers with random weights, and their exports to ONNX.
+"""Well-known networks of torchvision and transformers with random weights, two of our own, and their exports to ONNX.
 
 python -m tests.benchmarks.torch_models NAME f32|f16|bf16 FILE
 """
@@ -18,18 +18,19 @@ EXPORTED = {"f16": "f16", "bf16": "bf16", "tf32": "f32", "f32": "f32"}
 def make(name: str, batch: int, draw: int = 0) -> tuple[Any, dict[str, Any]]:
     """The model in f32, in evaluation mode, and random inputs by name; the same on every call.
 
-    ``name``: one of LANGUAGE, or a network for images as torchvision calls it. ``draw``: other weights and inputs.
+    ``name``: one of LANGUAGE or IMAGES, or a network for images as torchvision calls it. ``draw``: other weights and inputs.
     """
     import torch
 
     torch.manual_seed(2 * draw)
-    model, feeds = LANGUAGE[name](batch) if name in LANGUAGE else _torchvision(name, batch)
+    own = LANGUAGE | IMAGES
+    model, feeds = own[name](batch) if name in own else _torchvision(name, batch)
     torch.manual_seed(2 * draw + 1)  # whatever the batch
-    _give_values(model)
+    _give_values(model, feeds)
     return model.eval(), feeds
 
 
-def _give_values(model: Any) -> None:
+def _give_values(model: Any, feeds: dict[str, Any]) -> None:
     """Makes of untrained weights some whose outputs have a size worth comparing, as trained ones do.
 
     Batch normalization keeps the size of random activations, which otherwise fade until f16 underflows. A last layer of nothing
@@ -44,7 +45,7 @@ def _give_values(model: Any) -> None:
     hooks = [norm.register_forward_pre_hook(measure) for norm in norms]
     if norms:
         with torch.inference_mode():
-            model.eval()(torch.randn(1, 3, 224, 224))
+            model.eval()(torch.randn(1, *feeds["x"].shape[1:]))
     for hook in hooks:
         hook.remove()
     for layer in model.modules():
@@ -89,6 +90,9 @@ def export(name: str, dtype: str, path: Path, draw: int = 0) -> None:
     # On the processor: traced on a GPU, attention in f16 is exported with Casts to f32 that never come back.
     model = model.to(dtype=kind)
     feeds = {k: v.to(dtype=kind if v.is_floating_point() else v.dtype) for k, v in feeds.items()}
+    size = feeds["x"].shape[2:] if name in OF_ANY_SIZE else None
+    if size is not None:  # in f16 a processor takes minutes for a large image
+        feeds = {"x": feeds["x"][..., :TRACED_SIZE, :TRACED_SIZE]}
     inner: Any = getattr(model, "model", None)
     if hasattr(inner, "set_attn_implementation"):
         # PyTorch 2.11 exports its fused attention in f16 with Casts to f32 that never come back.
@@ -108,12 +112,27 @@ def export(name: str, dtype: str, path: Path, draw: int = 0) -> None:
             training=torch.onnx.TrainingMode.PRESERVE,
             dynamo=False,
         )
+    if size is not None:
+        _set_size(path, size)
 
 
-def _image(batch: int) -> dict[str, Any]:
+def _set_size(path: Path, size: tuple[int, int]) -> None:
+    """Gives the images of the file this height and width: those of its input, and of its output, which is as large."""
+    import onnx
+
+    model = onnx.load(path)
+    del model.graph.value_info[:]
+    for value in (*model.graph.input, *model.graph.output):
+        for axis, length in zip(value.type.tensor_type.shape.dim[2:], size, strict=True):
+            axis.Clear()
+            axis.dim_value = length
+    onnx.save(model, path)
+
+
+def _image(batch: int, size: int = 224) -> dict[str, Any]:
     import torch
 
-    return {"x": torch.randn(batch, 3, 224, 224)}
+    return {"x": torch.randn(batch, 3, size, size)}
 
 
 def _tokens(batch: int, vocabulary: int, sequence: int = SEQUENCE) -> dict[str, Any]:
@@ -126,6 +145,18 @@ def _torchvision(name: str, batch: int) -> tuple[Any, dict[str, Any]]:
     import torchvision
 
     return getattr(torchvision.models, name)(weights=None), _image(batch)
+
+
+def _unet(batch: int) -> tuple[Any, dict[str, Any]]:
+    from tests.benchmarks.torch_networks import UNET_SIZE, UNet
+
+    return UNet(), _image(batch, UNET_SIZE)
+
+
+def _yolo(batch: int) -> tuple[Any, dict[str, Any]]:
+    from tests.benchmarks.torch_networks import DETECTOR_SIZE, Detector
+
+    return Detector(), _image(batch, DETECTOR_SIZE)
 
 
 def _bert(batch: int, sequence: int = SEQUENCE) -> tuple[Any, dict[str, Any]]:
@@ -166,6 +197,10 @@ LANGUAGE: dict[str, Callable[[int], tuple[Any, dict[str, Any]]]] = {
     "bert_base_s384": partial(_bert, sequence=384),
     "gpt2": _gpt2,
 }
+OF_ANY_SIZE = ("unet",)
+"""Networks whose graphs hold no size, and give images as large as they take."""
+TRACED_SIZE = 32
+IMAGES: dict[str, Callable[[int], tuple[Any, dict[str, Any]]]] = {"unet": _unet, "yolo": _yolo}
 
 
 if __name__ == "__main__":
