@@ -341,8 +341,11 @@ class Context(OneOfAKind):
 
     @contextmanager
     def _counted(self, started: float) -> Iterator[None]:
-        with self._counted_failures():
+        try:
             yield
+        except MiniinferError as error:
+            self._count_failure(error)
+            raise
         self._engine.counters.add_latency((time.perf_counter() - started) * 1e3)
 
     @contextmanager
@@ -350,10 +353,13 @@ class Context(OneOfAKind):
         try:
             yield
         except MiniinferError as error:
-            self._engine.counters.count("failures")
-            if isinstance(error, ModelError):
-                error.suggest(_OTHER_INPUTS)
+            self._count_failure(error)
             raise
+
+    def _count_failure(self, error: MiniinferError) -> None:
+        self._engine.counters.count("failures")
+        if isinstance(error, ModelError):
+            error.suggest(_OTHER_INPUTS)
 
 
 def _sizes(name: str, shape: Any) -> tuple[int, ...]:

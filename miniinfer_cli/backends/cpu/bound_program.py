@@ -102,7 +102,7 @@ class CpuExecution:
                 handed = tuple(map(own, results))  # nothing is kept beside what is counted
             else:
                 handed = self._results.copies(results)
-            if commit:
+            if commit and program.states:
                 self._commit()  # now, since a state may be handed out as it was before
             return handed
         finally:

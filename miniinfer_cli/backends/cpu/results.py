@@ -24,7 +24,12 @@ class ResultMemory:
 
     def copies(self, values: Sequence[Any]) -> tuple[Any, ...]:
         """Each value as the caller's own."""
-        counts = Counter(v.nbytes for v in values if _is_large(v))
+        large = [v.nbytes for v in values if _is_large(v)]
+        if not large:
+            if self._counts:
+                self.forget()
+            return tuple(map(own, values))
+        counts = Counter(large)
         if counts != self._counts:
             self._free = {nbytes: self._free.get(nbytes, [])[:count] for nbytes, count in counts.items()}
             self._counts = counts
