@@ -1,7 +1,9 @@
 """Weights of 8-bit integers as f32, less their zero points; and how to cut sums by them so that each is exact in f32."""
 
 import hashlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +14,7 @@ EXACT = 1 << 24
 """Whole numbers up to here are floats of 32 bits."""
 
 _LARGEST = 255  # from the least to the largest of an operand of 8 bits
+_BLOCK = 1 << 16  # weights that are computed with at a time
 
 
 def centred_weights(
@@ -28,16 +31,20 @@ def centred_weights(
     has_point = len(site.inputs) > zero and site.inputs[zero] is not None
     if weights is None or (has_point and point is None):
         return None
-    offset = None if point is None else shaped(site.weights.array(point)).astype(np.float32)
+    offset = None if point is None else shaped(site.weights.array(point)).astype(np.int16)
     name = "" if offset is None else hashlib.sha256(offset.tobytes()).hexdigest()
 
     def make(stored: Array) -> Array:
-        wide = np.ascontiguousarray(shaped(stored)).astype(np.float32)
-        centred: Array = wide if offset is None else wide - offset
+        laid = np.ascontiguousarray(shaped(stored))
         if not narrow:
-            return centred
-        small = centred.min(initial=0) >= -128 and centred.max(initial=0) <= 127
-        made: Array = centred.astype(np.int8 if small else np.int16)
+            wide = laid.astype(np.float32)
+            if offset is not None:
+                wide -= offset
+            return wide
+        made = _less(laid, offset, np.dtype(np.int8))
+        if made is None:
+            made = _less(laid, offset, np.dtype(np.int16))  # of two numbers of 8 bits a difference has 9
+            assert made is not None
         return made if kept(made) else made[:0].copy()
 
     return site.weights.derived(weights, f"{form} less zero point {name}{' in few bits' if narrow else ''}", make)
@@ -50,20 +57,50 @@ def exact_cuts(weights: Array, axis: int, features: int) -> list[slice]:
     those below 0 at their least. So no sum is farther from 0 than 255 times the weights of one sign.
     """
     size = weights.shape[axis]
-    whole = tuple(a for a in range(weights.ndim) if a != features)
-    if size and _furthest(weights, whole) < EXACT:
+    turned = np.moveaxis(weights, (axis, features), (0, -1))
+    if size and _furthest(turned) < EXACT:
         return [slice(0, size)]
-    turned = np.moveaxis(weights, (features, axis), (0, 1))
     for parts in range(2, size + 1):
         cuts = [slice(size * n // parts, size * (n + 1) // parts) for n in range(parts)]
-        if all(_furthest(turned[:, cut], tuple(range(1, turned.ndim))) < EXACT for cut in cuts):
+        if all(_furthest(turned[cut]) < EXACT for cut in cuts):
             return cuts
     return [slice(n, n + 1) for n in range(size)]
 
 
-def _furthest(weights: Array, axes: tuple[int, ...]) -> float:
-    """How far from 0 a sum over ``axes`` may be."""
-    exact = np.int64 if weights.dtype.kind == "i" else np.float64
-    above = np.maximum(weights, 0).sum(axis=axes, dtype=exact).max(initial=0)
-    below = np.minimum(weights, 0).sum(axis=axes, dtype=exact).min(initial=0)
-    return float(max(above, -below)) * _LARGEST
+def _furthest(weights: Array) -> float:
+    """How far from 0 a sum for one of the features, which are the last axis, may be."""
+    rows = weights.reshape(math.prod(weights.shape[:-1]), weights.shape[-1])
+    above, below = np.zeros((2, rows.shape[1]))
+    for block in _in_blocks(rows):  # as products, which are exact for so many, and far faster than sums of columns
+        wide = block.astype(np.float32)
+        ones = np.ones(len(block), np.float32)
+        above += ones @ np.maximum(wide, 0)
+        below += ones @ np.minimum(wide, 0)
+    return float(max(above.max(initial=0), -below.min(initial=0))) * _LARGEST
+
+
+def _less(stored: Array, offset: Array | None, dtype: np.dtype[Any]) -> Array | None:
+    """``stored``, of 8 bits, less ``offset``; None where that is not of ``dtype``. Memory is touched once: a large matrix takes
+    longer to come from the system than to compute."""
+    made = np.empty(stored.shape, dtype)
+    least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
+    offsets = None if offset is None else np.broadcast_to(offset, stored.shape)
+    for place in _places(stored):
+        block = stored[place].astype(np.int16)
+        if offsets is not None:
+            block -= offsets[place]
+        if block.min(initial=0) < least or block.max(initial=0) > most:
+            return None
+        made[place] = block
+    return made
+
+
+def _in_blocks(rows: Array) -> Iterator[Array]:
+    return (rows[place] for place in _places(rows))
+
+
+def _places(array: Array) -> Iterator[slice]:
+    """Parts of the first axis that stay in the cache; a sum of so many numbers of 9 bits is exact in f32."""
+    each = max(array.size // max(len(array), 1), 1)
+    together = min(max(_BLOCK // each, 1), EXACT >> 9)
+    return (slice(start, start + together) for start in range(0, len(array), together))
