@@ -9,18 +9,22 @@ from dataclasses import dataclass
 
 from miniinfer_cli.backends.cuda.contract.join import Join, joins, label_of
 from miniinfer_cli.backends.cuda.contract.problems import Activation
+from miniinfer_cli.backends.cuda.contract.steps import Operand
+from miniinfer_cli.backends.cuda.contract.strides import row_major
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.contract.types import element_nbytes
 from miniinfer_cli.backends.cuda.tactics.convolution.convolution_heuristic import CONVOLUTIONS, ConvolutionHeuristic
 from miniinfer_cli.backends.cuda.tactics.convolution.convolutions import (
     LIBRARY_ACTIVATIONS,
     Convolution,
+    ConvolutionOperands,
     Finish,
     activation_of,
     convolution_of,
     estimate_of,
 )
 from miniinfer_cli.backends.cuda.tactics.convolution.pixel_products import favours_pixels
+from miniinfer_cli.backends.cuda.tactics.convolution.stems import prefers_stem
 from miniinfer_cli.backends.reference import static_tensor
 from miniinfer_cli.ir import Graph, Node, Value
 from miniinfer_cli.ir.parts import copy_node
@@ -141,14 +145,28 @@ def _join(
     graph.add_node("FusedConv", read, results, domain=OURS, name=f"{label}: {reader.name}", body=body)
     graph.set_outputs(results)
     estimate = estimate_of(first.conv, Finish()) + estimate_of(second, Finish())
-    return Join(KEY, (node, reader), graph, estimate, _gain_us(first.conv, activation_of(first.activation), target, table))
+    return Join(KEY, (node, reader), graph, estimate, _gain_us(node, first, target, table))
 
 
-def _gain_us(conv: Convolution, activation: Activation, target: Target, table: ConvolutionHeuristic) -> float:
+def _gain_us(node: Node, first: _Activated, target: Target, table: ConvolutionHeuristic) -> float:
     """Microseconds of a pass over the convolution's result; less than nothing where our own kernel does the activation, and where
     that takes longer than the pass: pixels are read more than once."""
+    conv, activation = first.conv, activation_of(first.activation)
     quick = table.quick_half_activations if conv.dtype.is_half else table.quick_activations
     if activation not in quick or favours_pixels(conv, target, table, activated=True):
         return -1.0
+    assert node.body is not None
+    outer = dict(zip(node.body.inputs, node.inputs, strict=True))
+    image, weights = (None if v is None else outer.get(v, v) for v in first.anchor.inputs[:2])
+    constant = None if weights is None else weights.constant
+    strides = row_major(conv.x_shape) if image is not None and _is_turned(image) else None
+    places = ConvolutionOperands(Operand.input(0), Operand.input(1), Operand.output(0), constant, strides)
+    if prefers_stem(conv, places, target, table):
+        return -1.0
     nbytes = 2 * math.prod(conv.y_shape) * element_nbytes(conv.dtype)
     return table.pass_us + nbytes / table.pass_nbytes_per_us
+
+
+def _is_turned(image: Value) -> bool:
+    """Whether an image lies with the channels first where it comes from, and the library would have it copied."""
+    return image.producer is not None and image.producer.is_op("Transpose")

@@ -1,5 +1,5 @@
-// MaxPool of halves, [N, H, W, C], by windows of MI_DOWN x MI_ACROSS neighbours, each of which holds something: MI_T, MI_INDEX.
-// A thread makes eight channels of a pixel, and has all that it reads under way at once. What lies beyond the image is read at its
+// MaxPool of halves or f32, [N, H, W, C], by windows of MI_DOWN x MI_ACROSS neighbours, each of which holds something: MI_T, MI_INDEX.
+// A thread makes 16 bytes of a pixel, and has all that it reads under way at once. What lies beyond the image is read at its
 // edge, which the window holds in any case.
 #include "division.cuh"
 #include "packs.cuh"

@@ -1,4 +1,4 @@
-// Two halves in a word, of types f16 and bf16.
+// Two halves in a word, of types f16 and bf16, or one f32.
 #pragma once
 #include "conversions.cuh"
 
@@ -13,8 +13,17 @@ template <class T> MI_DEVICE u32 larger(u32 a, u32 b) {
   }
   return found;
 }
+template <> MI_DEVICE u32 larger<f32>(u32 a, u32 b) {
+  float x = __uint_as_float(a), y = __uint_as_float(b);
+  return y > x || y != y ? b : a;
+}
 #else
 template <class T> MI_DEVICE u32 larger(u32 a, u32 b);
+template <> MI_DEVICE u32 larger<f32>(u32 a, u32 b) {
+  float found;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(found) : "f"(__uint_as_float(a)), "f"(__uint_as_float(b)));
+  return __float_as_uint(found);
+}
 template <> MI_DEVICE u32 larger<f16>(u32 a, u32 b) {
   u32 found;
   asm("max.NaN.f16x2 %0, %1, %2;" : "=r"(found) : "r"(a), "r"(b));

@@ -42,11 +42,11 @@ def test_types(op: str, dtype: Any) -> None:
     check_op(op, normal(1, 7, 8, 16, dtype=dtype), domain="miniinfer", tolerance=tolerance(dtype), **WINDOWS[1])
 
 
-@pytest.mark.parametrize("dtype", [np.float16, BF16])
+@pytest.mark.parametrize("dtype", [np.float16, BF16, np.float32])
 @pytest.mark.parametrize(
     "attrs", [*WINDOWS, {"kernel_shape": [3, 3]}, {"kernel_shape": [1, 2], "strides": [3, 1], "pads": [0, 1, 0, 0]}]
 )
-def test_maxima_of_halves(dtype: Any, attrs: dict[str, Any]) -> None:
+def test_maxima_of_held_windows(dtype: Any, attrs: dict[str, Any]) -> None:
     """Windows of up to nine neighbours that all hold something are held by a thread; NaN and infinities among them."""
     x = normal(2, 11, 10, 24, dtype=dtype)
     x[0, 0, 0, 3] = x[1, 5, 5] = np.nan

@@ -10,14 +10,14 @@ from miniinfer_cli.backends.choosing import Policy
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.making.maker import make_program
 from miniinfer_cli.backends.cuda.tactics.convolution.stems import WAY
-from miniinfer_cli.ir import Graph, TensorType, dtype_of
+from miniinfer_cli.ir import DType, Graph, TensorType, dtype_of
 from miniinfer_cli.ops import annotate
 from miniinfer_cli.ops.interpreter import interpret
 from miniinfer_cli.ops.registry import OURS
 from miniinfer_cli.passes.fuse_conv import fuse_conv
 from tests.backends.cuda.harness import check_op, run_graph
 from tests.backends.cuda.tactics.every_tactic import offered
-from tests.backends.cuda.tactics.test_pixel_products import F16, numbers, offers
+from tests.backends.cuda.tactics.test_pixel_products import F16, FOLLOWING, numbers, offers
 from tests.backends.nodes import assert_close
 
 STEMS: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
@@ -84,11 +84,28 @@ def test_what_it_is_not_offered_for() -> None:
 
 
 @pytest.mark.parametrize(("images", "first"), [(64, True), (1, False)])
-def test_many_images_are_the_heuristic_s(images: int, *, first: bool) -> None:
-    x, w = (np.broadcast_to(F16(0), shape) for shape in ((images, 224, 224, 3), (64, 7, 7, 3)))
+@pytest.mark.parametrize("dtype", [F16, np.float32])
+def test_many_images_are_the_heuristic_s(dtype: Any, images: int, *, first: bool) -> None:
+    x, w = (np.broadcast_to(dtype(0), shape) for shape in ((images, 224, 224, 3), (64, 7, 7, 3)))
     found = offers(x, w, strides=[2, 2], pads=[3, 3, 3, 3])
     assert found[0].startswith(WAY) == first and stems(found)
     assert not offers(x, w, Target(arch=100), strides=[2, 2], pads=[3, 3, 3, 3])[0].startswith(WAY)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_few_features_are_the_heuristic_s_where_the_image_would_be_turned_first(*, turned: bool) -> None:
+    """MobileNetV2's stem: the library takes as long for an image as it lies."""
+    graph = Graph("g")
+    shape = (64, 3, 224, 224) if turned else (64, 224, 224, 3)
+    x = graph.add_input("x", TensorType(DType.F16, shape))
+    last = graph.add("Transpose", x, perm=[0, 2, 3, 1]) if turned else x
+    w, b = (graph.add_constant(a, f"w{i}") for i, a in enumerate((numbers(32, 3, 3, 3), numbers(32))))
+    y = graph.add("ConvNHWC", last, w, b, domain=OURS, strides=[2, 2], pads=[1, 1, 1, 1])
+    graph.set_outputs([FOLLOWING["relu6"](graph, y, y)])
+    annotate(graph)
+    assert fuse_conv(graph) == 1
+    program = make_program(graph, [v.type for v in graph.inputs], Target(supports=lambda problem: True))
+    assert ([kernel.name for kernel in program.kernels] == ["paired_rows", "narrow_product"]) == turned
 
 
 def test_weights_that_are_computed_are_left_to_others() -> None:

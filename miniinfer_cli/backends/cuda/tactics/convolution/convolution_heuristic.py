@@ -68,7 +68,11 @@ class ConvolutionHeuristic:
     library_tf32_flops_per_us: float = 300e6
     library_nbytes_per_us: float = 3.2e6
     library_stem_flops_per_us: float = 95e6
-    """The same for fewer channels than a vector has."""
+    """The same for fewer channels than a vector has (ResNet-50's stem), ..."""
+    library_stem_tf32_flops_per_us: float = 38e6
+    """... of f32, for which the library takes 398 us with 64 images, ..."""
+    library_stem_nbytes_per_us: float = 1.29e6
+    """... and of halves where there is little to multiply (MobileNetV2's: 58 us with 64 images)."""
     least_stem_pixels: int = 1 << 14
     """Pixels of such a one from which on that kernel may be the favourite: fewer have not been measured."""
     quick_activations: frozenset[Activation] = frozenset({Activation.RELU6})
@@ -93,10 +97,16 @@ class ConvolutionHeuristic:
         us = self.library_launch_us + max(estimate.flops / rate, estimate.nbytes / self.library_nbytes_per_us)
         return us + self.activation_share * behind * activated
 
-    def library_stem_us(self, conv: Convolution) -> float:
-        """The same of a convolution of few channels."""
-        flops = estimate_of(conv, Finish()).flops
-        return max(self.library_us(conv), self.library_launch_us + flops / self.library_stem_flops_per_us)
+    def library_stem_us(self, conv: Convolution, *, strided: bool = False) -> float:
+        """The same of a convolution of few channels; ``strided``: behind a copy of the image, which lies otherwise."""
+        estimate, copy = estimate_of(conv, Finish()), 0.0
+        if strided:
+            copy = self.pass_us + 2 * math.prod(conv.x_shape) * element_nbytes(conv.dtype) / self.pass_nbytes_per_us
+        if conv.dtype.is_half:
+            us = max(estimate.flops / self.library_stem_flops_per_us, estimate.nbytes / self.library_stem_nbytes_per_us)
+        else:
+            us = estimate.flops / self.library_stem_tf32_flops_per_us
+        return copy + max(self.library_us(conv), self.library_launch_us + us)
 
 
 CONVOLUTIONS = ConvolutionHeuristic()

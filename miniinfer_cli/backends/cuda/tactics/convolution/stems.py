@@ -136,14 +136,15 @@ def stem_region_tactics(
 def prefers_stem(conv: Convolution, io: ConvolutionOperands, target: Target, table: ConvolutionHeuristic = CONVOLUTIONS) -> bool:
     """True where that is to take less time than the library, which has no fast kernels for so few channels."""
     stem = _stem_of(conv, io)
-    if stem is None or target.arch != table.pixel_arch or not conv.dtype.is_half:
+    if stem is None or target.arch != table.pixel_arch or not (conv.dtype.is_half or target.tf32):
         return False
     product = stem.product(Finish())
     if product.m < table.least_stem_pixels or product.n % 8:
         return False
+    library_us = table.library_stem_us(conv, strided=io.x_strides is not None)
     moved = stem.nbytes + math.prod(conv.x_shape) * element_nbytes(conv.dtype)
     copied_us = table.pass_us + moved / table.pass_nbytes_per_us
-    return copied_us + least_us(product, target, Extra(windows=stem.windows)) < table.many_gain * table.library_stem_us(conv)
+    return copied_us + least_us(product, target, Extra(windows=stem.windows)) < table.many_gain * library_us
 
 
 def _stem_of(conv: Convolution, io: ConvolutionOperands) -> _Stem | None:

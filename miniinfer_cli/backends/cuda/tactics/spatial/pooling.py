@@ -26,7 +26,7 @@ _KINDS = {
     "LpPool": "Norm",
 }
 _AXES = 3  # spatial axes that kernels have
-_HELD_CHANNELS, _HELD_TAPS = 8, 9  # of halves, that a thread holds at one time
+_HELD_NBYTES, _HELD_TAPS = 16, 9  # of a pixel, that a thread holds at one time
 
 
 @lowers("MaxPool", "AveragePool", "LpPool")
@@ -70,8 +70,9 @@ def lower_pool(site: Site) -> Lowered | None:
 
 
 def _is_held(dtype: DType, vector: int, sizes: Ints, out: Ints, geometry: Window, begin: Ints) -> bool:
-    """Whether a thread can hold a window of halves: it is small, its taps are neighbours, and everywhere it holds something."""
-    if not dtype.is_half or vector != _HELD_CHANNELS or len(sizes) != 2 or math.prod(geometry.kernel) > _HELD_TAPS:
+    """Whether a thread can hold a window: it is small, its taps are neighbours, and everywhere it holds something."""
+    fits = (dtype.is_half or dtype is DType.F32) and vector * element_nbytes(dtype) == _HELD_NBYTES
+    if not fits or len(sizes) != 2 or math.prod(geometry.kernel) > _HELD_TAPS:
         return False
     lines = zip(sizes, out, geometry.kernel, geometry.strides, geometry.dilations, begin, strict=True)
     return all(d == 1 and b < k and (y - 1) * s - b < x for x, y, k, s, d, b in lines)
