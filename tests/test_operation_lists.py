@@ -81,5 +81,5 @@ def test_what_multiplies_is_heavy():
     heavy = {d.name for d in defined() if d.heavy}
     assert (
         heavy >= {"MatMul", "Conv", "ConvNHWC", "LSTM", "Attention", "CausalConvWithState", "LinearAttention"}
-        and len(heavy) == 24
+        and len(heavy) == 25
     )

@@ -55,6 +55,7 @@ from miniinfer_cli.ops import (
     shape,
     slicing,
     softmax,
+    squeeze_excitation,
     topk,
     unary,
     unpooling,

@@ -52,7 +52,8 @@ _FOLLOWS: _Names = frozenset({
     "Mul", "Neg", "NonZero", "Not", "OneHot", "Or", "PRelu", "Pad", "RNN", "Reciprocal", "ReduceMax", "ReduceMean",
     "ReduceMin", "Relu", "Reshape", "Resize", "ReverseSequence", "RoiAlign", "RotaryAttention", "RotaryEmbedding", "Round",
     "Scatter", "ScatterElements", "ScatterND", "Selu", "Shape", "Shrink", "Size", "Slice", "Softplus", "SpaceToDepth",
-    "Split", "Sqrt", "Squeeze", "Sub", "Sum", "SwiGLU", "Swish", "TensorScatter", "ThresholdedRelu", "Tile", "TopK",
+    "Split", "Sqrt", "Squeeze", "SqueezeExcitation", "Sub", "Sum", "SwiGLU", "Swish", "TensorScatter", "ThresholdedRelu",
+    "Tile", "TopK",
     "Transpose", "Trilu", "Unique", "Unsqueeze", "Where", "Xor",
 })  # fmt: skip
 _TABLE = {

@@ -20,6 +20,7 @@ from tests.backends.nodes import assert_close
 
 F16, F32, I8 = np.float16, np.float32, np.int8
 OURS = "miniinfer"
+_OURS = ("CachedAttention", "Excitation", "RotaryAttention", "SqueezeExcitation")
 
 
 def normal(*shape: int, dtype: Any = F32) -> Any:
@@ -49,6 +50,18 @@ NODES: list[tuple[str, tuple[Any, ...], Mapping[str, Any]]] = [
     ("ConvNHWC", (normal(2, 33, 35, 3, dtype=F16), normal(72, 16, 16, 3, dtype=F16) / 28), {"strides": [16, 16], "limit": 2e-2}),
     ("Conv", (normal(2, 8, 13, 14, dtype=F16), normal(20, 8, 3, 3, dtype=F16)), {"limit": 2e-2, "constants": (1,)}),
     ("Excitation", (normal(3, 1, 1, 300), normal(24, 1, 1, 300) / 17, normal(300, 1, 1, 24) / 5), {}),
+    *(
+        (
+            "SqueezeExcitation",
+            (
+                normal(3, *shape, dtype=F16),
+                normal(24, 1, 1, shape[-1], dtype=F16) / 17,
+                normal(shape[-1], 1, 1, 24, dtype=F16) / 5,
+            ),
+            {"constants": (1, 2), "limit": 1e-2},
+        )
+        for shape in ((9, 13, 200), (7, 7, 1152), (56, 57, 32))
+    ),
     ("ConvTransposeNHWC", (normal(2, 7, 6, 16, dtype=F16), normal(16, 3, 3, 24, dtype=F16)), {"strides": [2, 2], "limit": 2e-2}),
     ("Attention", _heads(70, 300, F16), {"limit": 4e-3}),
     ("Attention", _heads(70, 300, F16), {"is_causal": 1, "limit": 4e-3}),
@@ -115,7 +128,7 @@ class _Copies:
         results = []
         for number in range(copies):
             made = [graph.new_value(f"y{number}_{i}") for i in range(self._outputs)]
-            domain = OURS if self._op.endswith("NHWC") or self._op in ("CachedAttention", "Excitation", "RotaryAttention") else ""
+            domain = OURS if self._op.endswith("NHWC") or self._op in _OURS else ""
             graph.add_node(self._op, values, made, domain=domain, attrs=self._attrs)
             results += made
         graph.set_outputs(results)

@@ -66,6 +66,41 @@ def test_squeeze_and_excitation(dtype: DType, pdl: bool, gate: str) -> None:
             assert step.kind == "miniinfer.Excitation" and step.choice is not None and step.choice.join is not None
 
 
+IMAGES = (((112, 112), 32, 8), ((56, 55), 96, 4), ((28, 28), 240, 10), ((14, 14), 672, 28), ((7, 7), 1152, 48))
+"""Pixels, channels and squeezed values of EfficientNet-B0."""
+
+
+@pytest.mark.parametrize("dtype", [DType.F32, DType.F16, DType.BF16])
+@pytest.mark.parametrize("pdl", [True, False])
+@pytest.mark.parametrize(("sizes", "channels", "squeezed"), IMAGES)
+def test_whole_squeeze_and_excitation(sizes: tuple[int, int], channels: int, squeezed: int, dtype: DType, pdl: bool) -> None:
+    """Of one image and of many, several times behind each other, with the same bits each time."""
+    random, kind = np.random.default_rng(channels), numpy_dtype(dtype)
+    shapes = ((squeezed, 1, 1, channels), (squeezed,), (channels, 1, 1, squeezed), (channels,))
+    scales = (3 * channels**-0.5, 1, 3 * squeezed**-0.5, 1)
+    squeeze, first, excite, second = ((random.standard_normal(s) * by).astype(kind) for s, by in zip(shapes, scales, strict=True))
+    graph = Graph("squeezed")
+    x = value = graph.add_input("x", TensorType(dtype, ("n", *sizes, channels)))
+    value = insert(graph, "GlobalAveragePoolNHWC", value, domain=OURS)
+    for weights, bias, then in ((squeeze, first, "Relu"), (excite, second, "Sigmoid")):
+        value = insert(graph, "ConvNHWC", value, graph.add_constant(weights), graph.add_constant(bias), domain=OURS)
+        value = insert(graph, then, value)
+    graph.set_outputs([insert(graph, "Mul", x, value)], ["y"])
+    assert fuse_conv(graph) == 2
+    name = graph.nodes[0].name
+    with miniinfer_cli.load(freeze(graph), "cuda:0", tactics={name: "squeeze_excitation"}, pdl=pdl) as engine:
+        for images in (1, 3, 40):
+            given = (np.random.default_rng(images).standard_normal((images, *sizes, channels)) + 0.5).astype(kind)
+            (got,) = engine.run({"x": given}).values()
+            wide = [a.astype(np.float64) for a in (given, squeeze, excite, first, second)]
+            (want,) = lookup(OURS, "SqueezeExcitation").evaluate(wide, {}, n_outputs=1)
+            assert np.linalg.norm(got - want) <= LIMITS[dtype] * np.linalg.norm(want)
+            for _ in range(20):
+                np.testing.assert_array_equal(engine.run({"x": given})["y"], got)
+            (step,) = engine.program([given]).steps
+            assert step.kind == "miniinfer.SqueezeExcitation" and step.choice is not None and step.choice.join is not None
+
+
 @pytest.mark.parametrize("residual", ["s", "h"])
 @pytest.mark.parametrize("norm", ["LayerNormalization(s, g, b)", "RMSNormalization(s, g)"])
 @pytest.mark.parametrize(("m", "n", "dtype"), [(128, 3072, "f16"), (197, 2304, "f16"), (64, 1024, "bf16"), (4096, 3072, "f16")])

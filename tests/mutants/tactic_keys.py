@@ -14,6 +14,7 @@ _NUMBERS = (
     (r"^warpgroups .* ahead$", "warpgroups"),
     (r"^stem, .*$", "stem"),
     (r"^groups .*$", "groups"),
+    (r"^cluster of .*$", "cluster"),
     (r"^large .* by turns, .*$", "large by turns"),
     (r"^large .* ahead.*$", "large"),
     (r" in \d+ parts", " in parts"),
@@ -80,6 +81,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "linear_attention": ("columns by threads",),
     "topk": ("sort by so many",),
     "excitation": ("slices of outputs",),
+    "squeeze_excitation": ("cluster",),
     "recurrent": ("then in one launch", "then step by step", "then by a product"),
 }
 """By the module of the lowering; empty results and the like have one way, and are not among these."""

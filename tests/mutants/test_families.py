@@ -153,9 +153,18 @@ NODES: dict[str, list[tuple[str, tuple[Any, ...], dict[str, Any]]]] = {
     "topk": [("TopK", (random(3, 50), np.array([9])), {"n_outputs": 2})],
     "deform_conv": [("DeformConv", (random(1, 4, 6, 6), random(6, 4, 3, 3), random(1, 18, 4, 4)), {})],
     "excitation": [("Excitation", (random(2, 1, 1, 12), random(4, 1, 1, 12), random(12, 1, 1, 4)), {})],
+    "squeeze_excitation": [
+        (
+            "SqueezeExcitation",
+            (random(2, 3, 4, 16, dtype=F16), random(4, 1, 1, 16, dtype=F16), random(16, 1, 1, 4, dtype=F16)),
+            {"constants": (1, 2)},
+        )
+    ],
     "recurrent": [("LSTM", (random(5, 3, 4), random(1, 24, 4), random(1, 24, 6)), {"hidden_size": 6})],
 }
 
+
+_OURS = ("CachedAttention", "Excitation", "RotaryAttention", "SqueezeExcitation")
 
 BY_THEMSELVES = {
     *("fused_conv", "fused_matmul", "fused_normalization", "normalized_product", "quantized_attention", "quantized_regions")
@@ -169,7 +178,7 @@ def test_every_tactic_has_its_mutants(module: str) -> None:
     for op, operands, options in NODES[module]:
         constants = options.get("constants", ())
         attrs = {k: v for k, v in options.items() if k not in ("constants", "n_outputs")}
-        domain = OURS if op.endswith("NHWC") or op in ("CachedAttention", "Excitation", "RotaryAttention") else ""
+        domain = OURS if op.endswith("NHWC") or op in _OURS else ""
         outputs = options.get("n_outputs", 1)
         graph = make_graph(op, operands, domain=domain, n_outputs=outputs, constants=constants, body=None, attrs=attrs)
         given = [a for i, a in enumerate(operands) if a is not None and i not in constants]

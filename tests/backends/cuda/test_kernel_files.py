@@ -56,6 +56,12 @@ LARGE: list[tuple[str, str, list[Any], dict[str, Any]]] = [
     ("ConvNHWC", "miniinfer", [((64, 32, 32, 3), F16), np.ones((64, 7, 7, 3), F16)], {"strides": [2, 2], "pads": [3, 3, 3, 3]}),
     ("MaxPoolNHWC", "miniinfer", [((1, 8, 8, 16), F16)], {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}),
     ("Excitation", "miniinfer", [((1, 1, 1, 96), F16), ((4, 1, 1, 96), F16), ((96, 1, 1, 4), F16)], {"activation": "Swish"}),
+    (
+        "SqueezeExcitation",
+        "miniinfer",
+        [((1, 5, 5, 96), F16), np.ones((4, 1, 1, 96), F16), np.ones((96, 1, 1, 4), F16)],
+        {"activation": "Swish"},
+    ),
     ("ConstantOfShape", "", [np.array([100, 100])], {"value": np.array([1.5], F32)}),
     ("EyeLike", "", [((100, 100), F32)], {}),
     ("OneHot", "", [((300,), I64), np.array([100]), ((2,), F32)], {}),

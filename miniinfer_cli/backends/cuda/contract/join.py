@@ -45,7 +45,7 @@ JoinsOf = Callable[[Graph, Types, Target], Sequence[Join]]
 _FAMILIES: dict[str, JoinsOf] = {}
 _FILES = {
     "Attention": ("quantized_attention",),
-    "FusedConv": ("excitation", "activated_depthwise"),
+    "FusedConv": ("excitation", "squeeze_excitation", "activated_depthwise"),
     "LayerNormalization": ("normalization", "normalized_product"),
     "RMSNormalization": ("normalization", "normalized_product"),
     "RotaryEmbedding": ("cached_attention", "rotary_attention"),

@@ -21,18 +21,18 @@ def find_excitations(graph: Graph, types: Types, target: Target) -> list[Join]:
     """Every pair of such products of which the second alone reads what the first makes."""
     found: list[Join | None] = []
     for node in graph:
-        first = _product(node, types)
-        if first is None or not _is_activation(first.then) or len(node.output.users) != 1:
+        first = pixel_product(node, types)
+        if first is None or not is_activation(first.then) or len(node.output.users) != 1:
             continue
         (reader,) = node.output.users
-        second = _product(reader, types)
+        second = pixel_product(reader, types)
         if second is not None and second.x is node.output and second.then.is_op(*GATES):
             found.append(_join(node, first, reader, second, types, target))
     return [join for join in found if join is not None]
 
 
 @dataclass(frozen=True, slots=True)
-class _Product:
+class PixelProduct:
     """A 1x1 convolution of one pixel an image, with what the region has of operands, and the node behind it."""
 
     x: Value
@@ -41,7 +41,7 @@ class _Product:
     then: Node
 
 
-def _product(region: Node, types: Types) -> _Product | None:
+def pixel_product(region: Node, types: Types) -> PixelProduct | None:
     """The product that a region is; None for anything else."""
     if (region.domain, region.op) != (OURS, "FusedConv") or region.body is None or len(region.body) != 2:
         return None
@@ -56,14 +56,15 @@ def _product(region: Node, types: Types) -> _Product | None:
     if read is None or by is None or made is None or set(static_shape(read)[1:-1]) != {1}:
         return None
     conv = convolution_of(anchor, read, by, made)
-    return None if conv is None or product_of(conv, Finish()) is None else _Product(x, weights, bias, then)
+    return None if conv is None or product_of(conv, Finish()) is None else PixelProduct(x, weights, bias, then)
 
 
-def _is_activation(node: Node) -> bool:
+def is_activation(node: Node) -> bool:
+    """Whether a node may follow the first product."""
     return node.is_op(*ACTIVATIONS) and node.attrs.get("alpha", 1.0) == 1
 
 
-def _join(node: Node, first: _Product, reader: Node, second: _Product, types: Types, target: Target) -> Join | None:
+def _join(node: Node, first: PixelProduct, reader: Node, second: PixelProduct, types: Types, target: Target) -> Join | None:
     x, squeeze, excite = (static_tensor(types.get(v, v.type)) for v in (first.x, first.weights, second.weights))
     assert x is not None and squeeze is not None and excite is not None
     (images, *_, channels), squeezed, features = static_shape(x), static_shape(squeeze)[0], static_shape(excite)[0]

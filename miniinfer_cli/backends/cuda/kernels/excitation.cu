@@ -7,6 +7,7 @@
 // MI_CONSTANT: nobody makes the weights meanwhile, so they are read before the kernel's turn. `helpers` threads share an output. MI_T is the type,
 // MI_ACTIVATION and MI_GATE are functions of `epilogue` and `gate`. Blocks are 32 x MI_WARPS threads.
 #include "epilogue.cuh"
+#include "gates.cuh"
 #include "packs.cuh"
 #include "turn.cuh"
 
@@ -14,11 +15,6 @@ typedef computed<MI_T> real;
 typedef several<MI_T, MI_PACK> pack_t;
 #define MI_THREADS (32 * MI_WARPS)
 #define MI_WIDE (16 / (int)sizeof(MI_T))  // elements of a load of rows of `excite`, which lie one behind the other
-
-namespace gate {
-MI_DEVICE real sigmoid(real x, real, real) { return math::sigmoid(x); }
-MI_DEVICE real hard_sigmoid(real x, real alpha, real beta) { return math::hard_sigmoid(x, alpha, beta); }
-}  // namespace gate
 
 // What a warp reads of `squeeze` at a time: of MI_ROWS rows, every MI_WARPS-th from `row` on, MI_STEPS loads from `step` on.
 struct Tile {

@@ -28,14 +28,16 @@ BEGIN_EARLY = frozenset(
         "conv_depthwise",
         "excitation",
         *("product_sm90", "large_product", "narrow_product", "byte_product"),
+        "squeeze_excitation",
         "attention_sm90",
         *("cached_attention", "combine_cached"),
     }
 )
 """The kernels that begin before the one in front has ended, wherever the rules allow it: those of the families that measured
 faster so (docs/gpu-results.md). Softmax along columns waits for its turn as well, and was slower with one image."""
-FILLS = frozenset({"product_sm90", "large_product", "narrow_product", "byte_product"})
-"""Those that were measured faster so though no second grid fits beside them: its blocks begin where one of theirs has ended."""
+FILLS = frozenset({"product_sm90", "large_product", "narrow_product", "byte_product", "squeeze_excitation"})
+"""Those that were measured faster so though no second grid fits beside them: its blocks begin where one of theirs has ended; and
+one of few blocks, beside which multiprocessors are free."""
 _WAITS = re.compile(r"\b(mi_take|await)_turn\(\)|griddepcontrol\.wait")
 
 

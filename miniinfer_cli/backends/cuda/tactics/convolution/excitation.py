@@ -11,8 +11,8 @@ from miniinfer_cli.ops import OURS
 from miniinfer_cli.ops.activation_expansions import HARD_SIGMOID_ALPHA
 from miniinfer_cli.ops.excitation import BETA
 
-_ACTIVATIONS = {"Relu": "relu", "Swish": "swish", "HardSwish": "hard_swish"}
-_GATES = {"Sigmoid": "sigmoid", "HardSigmoid": "hard_sigmoid"}
+ACTIVATIONS = {"Relu": "relu", "Swish": "swish", "HardSwish": "hard_swish"}
+GATES = {"Sigmoid": "sigmoid", "HardSigmoid": "hard_sigmoid"}
 _X, _SQUEEZE, _EXCITE, _SQUEEZE_BIAS, _EXCITE_BIAS = range(5)
 
 
@@ -24,7 +24,7 @@ def lower_excitation(site: Site) -> tuple[Tactic, ...]:
     """
     (images, *_, channels), squeezed, features = site.shape(_X), site.shape(_SQUEEZE)[0], site.shape(_EXCITE)[0]
     sizes = Excitation(site.dtype(), images, channels, squeezed, features)
-    functions = _ACTIVATIONS[site.attr("activation", "Relu")], _GATES[site.attr("gate", "Sigmoid")]
+    functions = ACTIVATIONS[site.attr("activation", "Relu")], GATES[site.attr("gate", "Sigmoid")]
     limits = site.attr("alpha", HARD_SIGMOID_ALPHA), site.attr("beta", BETA)
     operands = (*inputs(_X, _SQUEEZE, _EXCITE), site.operand(_SQUEEZE_BIAS), site.operand(_EXCITE_BIAS), *outputs(0))
     constant = all(h is not None for i, h in enumerate(site.handles) if i != _X and site.has(i))

@@ -29,6 +29,20 @@ class ExcitationHeuristic:
     """... and for the weights of the first product, at this rate in each block ..."""
     nbytes_per_us_of_all: float = 2.5e6
     """... and at this rate at most in all of them together."""
+    whole_arch: int = 90
+    """For which architecture whole images are squeezed and excited in one launch, in ..."""
+    parts: int = 8
+    """... so many parts of their pixels, where both weights are no more than ..."""
+    own_weights_nbytes: int = 24 << 10
+    """... so many bytes, which each block has; else of their channels."""
+    other_cuts: tuple[tuple[int, int], ...] = ((8, 1), (1, 8), (4, 1), (1, 4), (2, 4))
+    """Parts of pixels and of channels that are offered besides the favourite."""
+    whole_us: float = 5.0
+    """Predicted: what that one launch takes besides its bytes, ..."""
+    pass_us: float = 2.5
+    """... and means and the last product, a pass each, besides ..."""
+    pass_nbytes_per_us: float = 4.0e6
+    """... theirs."""
 
 
 EXCITATIONS = ExcitationHeuristic()
