@@ -18,7 +18,7 @@ from miniinfer_cli.ir import DType
 from tests.gpu.test_sm90_product import Placed
 from tests.sm90_cases.large import LARGE, NARROW, large, large_case
 from tests.sm90_cases.tokens import TOLERANCES, D, Tokens
-from tests.sm90_cases.windows import LARGE_WINDOWS, NARROW_WINDOWS, large_windows_case
+from tests.sm90_cases.windows import GROUPED_WINDOWS, LARGE_WINDOWS, NARROW_WINDOWS, large_windows_case
 
 _MANY = 132
 FOLLOWING: list[dict[str, bool]] = [{}, {"residual": True}, {"relu": True}, {"relu": True, "quick": True}]
@@ -28,6 +28,7 @@ CASES = [
     *(large_windows_case(*listed, residual=residual) for listed in LARGE_WINDOWS for residual in (False, True)),
     *(large_case(p, form, **follows) for p, form in NARROW for follows in FOLLOWING),
     *(large_windows_case(*listed, residual=residual) for listed in NARROW_WINDOWS for residual in (False, True)),
+    *(large_windows_case(*listed, residual=residual) for listed in GROUPED_WINDOWS for residual in (False, True)),
     large_case(large(70_000, 64, 320), NarrowForm(128, 6), residual=True, multiprocessors=_MANY),
     *(large_windows_case(*LARGE_WINDOWS[1], dtype=dtype) for dtype in (DType.BF16, DType.F32)),
     large_case(large(3000, 1100, 328), LargeForm(2, 256, 3, 2), residual=True, multiprocessors=_MANY),
