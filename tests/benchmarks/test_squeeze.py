@@ -10,6 +10,7 @@ import pytest
 
 from miniinfer_cli.backends.cuda.tuning.rig import Rig
 from miniinfer_cli.backends.interface import DeviceOptions
+from miniinfer_cli.ops.registry import lookup
 from miniinfer_cli.planning.thaw import thaw
 from tests.benchmarks import convolutions, squeeze
 from tests.emulation.device import EmulatedFunctions
@@ -27,7 +28,7 @@ def test_cuts_are_checked_and_timed(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert not squeeze.measure(2, 5, 32, 4, _OPTIONS)
     told = capsys.readouterr().out
     assert told.count("cluster of ") == 5 and "WRONG" not in told and "takes cluster of 8x1" in told
-    right = squeeze.lookup("miniinfer", "SqueezeExcitation").evaluate
+    right = lookup("miniinfer", "SqueezeExcitation").evaluate
     wrong = SimpleNamespace(evaluate=lambda *given, **options: [np.asarray(y) + 0.1 for y in right(*given, **options)])
     monkeypatch.setattr(squeeze, "lookup", lambda *names: wrong)
     assert squeeze.measure(2, 5, 32, 4, _OPTIONS) and "WRONG" in capsys.readouterr().out

@@ -80,7 +80,7 @@ def test_whole_squeeze_and_excitation(sizes: tuple[int, int], channels: int, squ
     scales = (3 * channels**-0.5, 1, 3 * squeezed**-0.5, 1)
     squeeze, first, excite, second = ((random.standard_normal(s) * by).astype(kind) for s, by in zip(shapes, scales, strict=True))
     graph = Graph("squeezed")
-    x = value = graph.add_input("x", TensorType(dtype, ("n", *sizes, channels)))
+    x = value = graph.add_input("x", TensorType(dtype, (symbol("n"), *sizes, channels)))
     value = insert(graph, "GlobalAveragePoolNHWC", value, domain=OURS)
     for weights, bias, then in ((squeeze, first, "Relu"), (excite, second, "Sigmoid")):
         value = insert(graph, "ConvNHWC", value, graph.add_constant(weights), graph.add_constant(bias), domain=OURS)
