@@ -34,8 +34,10 @@ from miniinfer_cli.passes.recipes import (
 LARGEST_RESULT_NBYTES = 4 << 20
 # The largest strings that are computed with: each operation may double their length, which no type tells.
 LARGEST_STRINGS_NBYTES = 16 * KNOWN_CHARACTERS.value
-# Folding must not swell the plan: a result may be this many times the size of what it was made from.
+# Folding must not swell the plan: a result may be this many times the size of what it was made from,
 LARGEST_GROWTH = 2
+# or so little of the model: the masks of windows, which are made of a few rows of numbers, are added up in no run.
+SMALL_PART = 1 / 32
 
 
 def fold_constants(graph: Graph) -> int:
@@ -125,7 +127,7 @@ def _fold(node: Node, graph: Graph) -> Sequence[Constant] | None:
         return None  # a recipe of so many steps is computed at once, and this one is too large for that
     handles = _RECIPES[node.op](node, inputs) if node.domain == "" and node.op in _RECIPES else None
     if handles is None and is_pointwise(node) and len(node.outputs) == 1:
-        handles = _map(opdef, node, inputs)
+        handles = _map(opdef, node, inputs, graph)
     return handles if handles is not None else _evaluate(opdef, node, inputs, graph)
 
 
@@ -147,7 +149,7 @@ def _evaluate(opdef: OpDef, node: Node, inputs: Sequence[Constant | None], graph
     if sum(h.stored_nbytes for h in inputs if h is not None and h.dtype is DType.STR) > LARGEST_STRINGS_NBYTES:
         return None
     size_in = sum(h.nbytes for h in inputs if h is not None)
-    limit = min(max(SMALL_NBYTES, LARGEST_GROWTH * size_in), LARGEST_RESULT_NBYTES)
+    limit = min(_most_nbytes(size_in, graph), LARGEST_RESULT_NBYTES)
     if size_in > CHUNK_NBYTES or any(not v.tensor.is_static or _nbytes(v.tensor) > limit for v in node.outputs):
         return None
     arrays = [None if h is None else h.array() for h in inputs]
@@ -164,7 +166,12 @@ def _evaluate(opdef: OpDef, node: Node, inputs: Sequence[Constant | None], graph
     return [constant(np.asarray(r)) for r, _ in zip(results, node.outputs, strict=False)]
 
 
-def _map(opdef: OpDef, node: Node, inputs: Sequence[Constant | None]) -> Sequence[Constant] | None:
+def _most_nbytes(size_in: int, graph: Graph) -> int:
+    """What a result may take that is made of so many bytes."""
+    return max(SMALL_NBYTES, LARGEST_GROWTH * size_in, int(SMALL_PART * (graph.budget.model_nbytes or 0)))
+
+
+def _map(opdef: OpDef, node: Node, inputs: Sequence[Constant | None], graph: Graph) -> Sequence[Constant] | None:
     """A recipe for an elementwise operation, unless broadcasting or a wider type makes the result much larger."""
     type = node.output.tensor
     sources = [h for h in inputs if h is not None]
@@ -172,9 +179,7 @@ def _map(opdef: OpDef, node: Node, inputs: Sequence[Constant | None]) -> Sequenc
         return None
     if _nbytes(type) > LARGEST_RESULT_NBYTES and sum(h.steps for h in sources) >= RECIPE_STEPS.value:
         return None
-    if _nbytes(type) > max(SMALL_NBYTES, LARGEST_GROWTH * sum(h.nbytes for h in sources)) and not all(
-        isinstance(h, Filled) for h in sources
-    ):
+    if _nbytes(type) > _most_nbytes(sum(h.nbytes for h in sources), graph) and not all(isinstance(h, Filled) for h in sources):
         return None
     function = functools.partial(_call, opdef, dict(node.attrs))
     return [map_constants(function, sources, type.dtype, _static(type), node.op)]

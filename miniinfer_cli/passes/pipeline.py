@@ -19,6 +19,7 @@ from miniinfer_cli.passes.fuse_conv import fuse_conv
 from miniinfer_cli.passes.fuse_matmul import fuse_matmul
 from miniinfer_cli.passes.fuse_pointwise import fuse_pointwise
 from miniinfer_cli.passes.inline_branches import inline_branches
+from miniinfer_cli.passes.look_up_rows import look_up_rows
 from miniinfer_cli.passes.merge_projections import merge_projections
 from miniinfer_cli.passes.place_channels import place_channels
 from miniinfer_cli.passes.precision.drop_inner_quantization import drop_inner_quantization
@@ -131,6 +132,8 @@ PHASES: tuple[Phase, ...] = (
             Pass(absorb_attention_layout, 2),
         ),
     ),
+    # Nothing moves any more, and nothing is a region yet.
+    Phase("look up rows", (Pass(look_up_rows, 2),)),
     # Convolutions and products take what follows them first, those of integers what is in front of them, too; what is left
     # between them fuses among itself.
     Phase("fuse", (Pass(fuse_quantized, 2), Pass(fuse_conv, 2), Pass(fuse_matmul, 2), Pass(fuse_pointwise, 2), _DEAD)),

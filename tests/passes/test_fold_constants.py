@@ -207,6 +207,17 @@ def test_what_would_be_large_or_different_stays(graph_of, body):
     assert len(graph) == 1
 
 
+@pytest.mark.parametrize("name", ["an expansion", "an outer product"])
+def test_what_is_little_of_the_model_is_computed(graph_of, outputs_of, name):
+    graph = graph_of(f"graph main(x: f32[2]) {{ {STAYING[name]} return y }}")
+    (before,) = outputs_of(graph)
+    graph.budget.recount(0, 32 * 300 * 300 * 4 - 32)
+    assert fold_constants(graph) == 0
+    graph.budget.model_nbytes = 32 * 300 * 300 * 4
+    assert fold_constants(graph) == 1
+    np.testing.assert_array_equal(outputs_of(graph)[0], before)
+
+
 def test_a_slice_with_steps_is_computed_while_it_is_small(graph_of, outputs_of):
     graph = graph_of(
         """graph main() {

@@ -99,6 +99,14 @@ def test_a_gate_reads_both_halves_of_one_product_where_they_lie(spelling: str, g
     assert_close(got, want, 2e-2)
 
 
+@pytest.mark.parametrize(("size", "moved"), [("2", []), ("1", ["Expand"])])
+def test_what_is_repeated_once_is_no_work(size: str, moved: list[str]) -> None:
+    text = f"graph main(x: f16[{size},3,8]) {{\n  s: i64[3] = const [2, 3, 1]\n  a = Neg(x)\n  b = Expand(a, s)\n"
+    assert kinds(run(f"{text}  c = CumSum(b, axis)\n  return c\n}}".replace("  s:", "  axis: i64[] = const 1\n  s:"))) == [
+        "Neg", *moved, "CumSum",
+    ]  # fmt: skip
+
+
 def test_heads_that_were_reshaped_and_transposed_are_read_where_they_lie() -> None:
     text = """
 graph main(x: f16[2,5,96]) {

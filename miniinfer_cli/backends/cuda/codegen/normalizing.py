@@ -34,8 +34,10 @@ class _Text:
         self.shape, self.before, self.norm, self.after = shape, before, norm, after
         self.sources = list(dict.fromkeys(s for s in (*before.sources, *after.sources) if s is not None))
         lies = [r for s in self.sources for r in (s.indices or s.rows, *(rows for _, rows in s.pieces))]
+        tables = {s.rows: s.size for s in self.sources if s.indices}
         self.places = list(dict.fromkeys(lies))
         units = [(s.indices or s.rows, 1 if s.indices or s.is_single else shape.length) for s in self.sources if not s.behind]
+        units += [(s.rows, shape.length) for s in self.sources if s.indices]  # where the table of an item begins
         walked = [r for r, unit in units if not self._is_dense(r, unit)]
         walked += [rows for s in self.sources if s.behind for _, rows in s.pieces]
         strides = list(dict.fromkeys(r.strides for r in walked if any(r.strides)))
@@ -46,8 +48,8 @@ class _Text:
         self.walks = dict(zip(strides, merged, strict=False))
         self.stacked = {axis: walk.index(1) for axis, walk in zip(axes, merged[len(strides) :], strict=True)}
         self.rows = math.prod(shape.axes)
-        ends = [reach(shape.axes, r.strides) + shape.length for r in self.places]
-        self.reach = max(self.rows * shape.length, *ends, *(s.size * shape.length for s in self.sources))
+        ends = [reach(shape.axes, r.strides) + tables.get(r, 1) * shape.length for r in self.places]
+        self.reach = max(self.rows * shape.length, *ends)
 
     def _is_dense(self, rows: Rows, unit: int) -> bool:
         """True where rows of ``unit`` elements lie one behind the other, so that the number of one says where it is."""
@@ -135,7 +137,8 @@ class _Text:
             x, c = f"x{self.places.index(source.rows)}", c_type(source.rows.dtype)
             if source.indices is not None:
                 index = f"x{self.places.index(source.indices)}[{self._offset(source.indices, '1')}]"
-                lines.append(f"const {c}* b{i} = {x} + (there ? table_row({index}, size{i}) : 0) * {self._length};")
+                item = f"({self._offset(source.rows, self._length)}) + " if any(source.rows.strides) else ""
+                lines.append(f"const {c}* b{i} = {x} + {item}(there ? table_row({index}, size{i}) : 0) * {self._length};")
             elif source.behind:
                 lines.append(f"const {c}* b{i} = {self._stack(i, source)};")
             elif source.is_single:
@@ -175,7 +178,7 @@ class _Text:
             return "0"
         number, strides = list(self.walks).index(rows.strides), self.walks[rows.strides]
         terms = (f"(c{a}{less})" if a == axis and less else f"c{a}" for a in range(len(strides)))
-        return " + ".join(f"{c} * w{number}.d[{a}]" for (a, s), c in zip(enumerate(strides), terms, strict=True) if s)
+        return " + ".join(f"{c} * w{number}.d[{a}]" for (a, s), c in zip(enumerate(strides), terms, strict=True) if s) or "0"
 
     def _columns(self, body: str, margin: str = "  ") -> str:
         """``body`` for each pack of the thread, number p, which begins at element c of the row."""

@@ -129,6 +129,28 @@ def test_rows_of_one_table_and_their_norm() -> None:
     check(fused(text.replace("y, w", "y")), tolerance=5e-6)
 
 
+@pytest.mark.parametrize("index", ["i32[3,2]", "i64[1,1]", "i64[7]"])
+@pytest.mark.parametrize(("batch", "size"), [(1, 6), (3, 6), (3, 1)])
+def test_rows_of_a_table_for_each_item(batch: int, size: int, index: str) -> None:
+    """As windows of an image are looked up, in front of what is added to them and normalized; others may read them as well."""
+    shape = f"[{batch},{index.partition('[')[2]}".replace("]", ",40]")
+    text = (
+        f"graph main(x: f32[{batch},{size},40], at: {index}, r: f32{shape}, g: f32[40], b: f32[40]) {{\n"
+        "  w = Gather(x, at) {axis=1}\n  s = Add(r, w)\n  y = LayerNormalization(s, g, b)\n  return y\n}"
+    )
+    alone = (("  s = Add(r, w)\n", ""), ("(s, g, b)", "(w, g, b)"))
+    for exchanged in ((), (("return y", "return y, s"),), alone, (*alone, ("return y", "return y, w")), (("axis=1", "axis=-2"),)):
+        graph = fused(text, *exchanged)
+        given = [np.clip(a, -size, size - 1) if a.dtype.kind == "i" else a for a in arrays_of(graph)]
+        assert checked_kinds(graph, given, Target(), 5e-6) == ["miniinfer.FusedNormalization"]
+
+
+@pytest.mark.parametrize("rows", ["x: f32[6,3,40]", "x: f32[2,6,3,40]"])
+def test_other_slices_are_no_rows_of_a_table(rows: str) -> None:
+    text = f"graph main({rows}, at: i64[5], g: f32[40]) {{\n  w = Gather(x, at)\n  y = RMSNormalization(w, g)\n  return y\n}}"
+    assert checked_kinds(fused(text), arrays_of(fused(text)), Target(), 5e-6) == ["Gather", "RMSNormalization"]
+
+
 def test_known_positions_are_read_where_they_lie() -> None:
     lines = "  at: i64[3] = const [2, 3, 4]\n  places = Gather(table, at)\n  w = Gather(words, ids)"
     graph = fused(EMBEDDED, ("places: f32[3,40]", "table: f32[9,40]"), ("  w = Gather(words, ids)", lines))

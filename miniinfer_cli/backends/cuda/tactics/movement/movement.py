@@ -130,6 +130,12 @@ def lower_expand(site: Site) -> Lowered | None:
     return Lowered((copy_strided(_Y, _X, element_nbytes(site.dtype()), sizes, row_major(sizes), strides, site.target),))
 
 
+@views("Expand")
+def view_expand(site: Site) -> tuple[View, ...] | None:
+    """What is repeated once, as for a batch of one."""
+    return (View(0, site.strides(0)),) if site.shape(0) == site.out_shape() else None
+
+
 @lowers("Tile")
 def lower_tile(site: Site) -> Lowered | None:
     """The whole repeated along each axis."""

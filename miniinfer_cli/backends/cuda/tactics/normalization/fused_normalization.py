@@ -146,8 +146,10 @@ class _Region:
             table, indices = (self._number(v) for v in gather.inputs if v is not None)
             ends = (*self.site.shape(indices), 1)
             at = Rows(Operand.input(indices), self.site.dtype(indices), broadcast_strides(ends, self.shape)[:-1])
-            rows = Rows(Operand.input(table), self.site.dtype(table), (0,) * (len(self.shape) - 1))
-            return Source(rows, indices=at, size=self.site.shape(table)[0])
+            *items, size, length = self.site.shape(table)  # a table for each item, where there are such
+            walk = [size * length] * len(items) + [0] * (len(self.shape) - 1 - len(items))
+            rows = Rows(Operand.input(table), self.site.dtype(table), tuple(walk))
+            return Source(rows, indices=at, size=size)
         stack = self.parts.stacks.get(value)
         if stack is not None:
             first, *others = (self._piece(v, shape) for v, shape in stack.pieces)

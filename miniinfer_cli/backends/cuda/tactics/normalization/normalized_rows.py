@@ -119,11 +119,13 @@ def _is_of_rows(norm: Node, types: Types) -> bool:
 
 
 def _is_of_table(gather: Node, length: int, types: Types) -> bool:
-    """True when rows of this length are looked up: slices along the first axis of two."""
+    """True when rows of this length are looked up: along the last axis but one of two, or of three (a table for each item)."""
     table, indices = (static_tensor(types.get(v, v.type)) if v is not None else None for v in gather.inputs)
-    if table is None or indices is None or gather.attrs.get("axis", 0) not in (0, -2):
+    if table is None or indices is None:
         return False
-    return len(static_shape(table)) == 2 and static_shape(table)[0] > 0 and static_shape(table)[1] == length
+    shape = static_shape(table)
+    fits = len(shape) in (2, 3) and 0 not in shape and shape[-1] == length
+    return fits and gather.attrs.get("axis", 0) in (len(shape) - 2, -2)
 
 
 def _stack(node: Node, shape: tuple[int, ...], expands: dict[Value, Node], types: Types) -> Stack | None:
