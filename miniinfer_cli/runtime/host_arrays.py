@@ -65,7 +65,8 @@ def _from_numbers(name: str, kind: TensorType, value: Any) -> Array:
             whole = all(isinstance(item, int) for item in items.flat)
             numbers = items if whole else numbers
     except _REFUSED as error:
-        raise UsageError(f"input {name!r}: expected an array {kind}, but the list is none: {error}") from None
+        told = "its lists differ in length" if isinstance(error, ValueError) else f"the list is none: {error}"
+        raise UsageError(f"input {name!r}: expected an array {kind}, but {told}") from None
     target = numpy_dtype(kind.dtype)
     given = numbers.dtype.kind
     if not numbers.size:

@@ -18,6 +18,7 @@ from miniinfer_cli.server.infer_response import error_body
 from miniinfer_cli.server.settings import Connections, HttpLimits
 
 _BACKLOG = 2048
+_HEAD_NBYTES = 1 << 16  # of the head of a request: those of clients have some hundreds
 _LINGER_S = 1.0  # that idle connections have for one more request, when the server drains
 
 
@@ -163,6 +164,14 @@ class _Connection(HttpToolsProtocol):
         self.is_lost = False
         self.on_lost: Callable[[], object] | None = None
         self._in_head = True
+        self._head_nbytes = 0
+        """Of the lines of the head that are whole."""
+        self._coming_nbytes = 0
+        """Of a head that is not whole, but what came in one piece with the request in front of it."""
+        self._begun = 0
+        """Requests whose heads have begun to come."""
+        self._is_between = True
+        """All of those have come to their ends."""
         self._requests: deque[_Request] = deque()
         """Those that are not answered, the last the one that comes in."""
         self._late: asyncio.TimerHandle | None = None
@@ -184,14 +193,24 @@ class _Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        begun = self._begun + self._is_between  # once what comes first here is a head
         super().data_received(data)
         if self._in_head and self._late is None:
             self._watch_head()
+        if self._in_head and begun == self._begun and not self.transport.is_closing():  # else a body may be in front of it
+            self._coming_nbytes += len(data)
+            if self._coming_nbytes > _HEAD_NBYTES:  # one line that has no end
+                self._head_nbytes = self._coming_nbytes
+                self.send_400_response("")
 
     def send_400_response(self, msg: str) -> None:
-        """What is no HTTP is told so in the protocol's form."""
-        body = error_body("the request is no HTTP that is understood here")
-        head = "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
+        """What is no HTTP, or has too large a head, is told so in the protocol's form."""
+        status, told = "400 Bad Request", "the request is no HTTP that is understood here"
+        if self._head_nbytes > _HEAD_NBYTES:
+            status = "431 Request Header Fields Too Large"
+            told = f"the head of the request is larger than {_HEAD_NBYTES} bytes (send tensors in the body)"
+        body = error_body(told)
+        head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\n"
         head += f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
         self.transport.write(head.encode())
         self.transport.write(body)
@@ -199,9 +218,19 @@ class _Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head = True
+        self._in_head, self._head_nbytes, self._coming_nbytes = True, 0, 0
+        self._begun += 1
+        self._is_between = False
         self._requests.append(_Request(self))
         self.scope["extensions"] = cast(Any, {CONNECTION: self._requests[-1]})
+
+    def on_url(self, url: bytes) -> None:
+        self._add_to_head(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._add_to_head(len(name) + len(value) + 4)  # a colon, a space, the end of the line
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -214,6 +243,7 @@ class _Connection(HttpToolsProtocol):
             self._requests[-1].add(body, self.body_nbytes)
 
     def on_message_complete(self) -> None:
+        self._is_between = True
         super().on_message_complete()
         if self._requests and not self.cycle.response_complete:
             self._requests[-1].end()
@@ -223,6 +253,11 @@ class _Connection(HttpToolsProtocol):
         if self._requests:
             self._requests.popleft().release()
         super().on_response_complete()
+
+    def _add_to_head(self, nbytes: int) -> None:
+        self._head_nbytes += nbytes
+        if self._head_nbytes > _HEAD_NBYTES:
+            raise ValueError("the head of the request is too large")  # ends the parser, and so calls send_400_response
 
     def _watch_head(self) -> None:
         self._late = self.loop.call_later(self.head_s, self._end_late)

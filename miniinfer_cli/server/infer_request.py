@@ -98,7 +98,10 @@ def _document(text: memoryview) -> dict[str, Any]:
     try:
         document = json.loads(bytes(text))
     except (ValueError, RecursionError) as error:
-        told = str(error) if isinstance(error, ValueError) else "it is nested too deeply"
+        told = (
+            str(error) if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)) else "a number in it has too many digits"
+        )
+        told = "it is nested too deeply" if isinstance(error, RecursionError) else told
         raise UsageError(f"the body is no JSON: {told}", hint="binary tensors need Inference-Header-Content-Length") from None
     if not isinstance(document, dict):
         raise UsageError(f"the body: expected a JSON object, got {_shown(document)}")

@@ -146,8 +146,9 @@ class Desk:
     # What workers do.
 
     def next_batch(self, worker: WaitingWorker) -> list[BatchedFuture]:
-        """Requests to be computed together; waits for them. Empty when there will be no more."""
+        """Requests to be computed together; waits for them. Empty when there will be no more. What is late is none of them."""
         while True:
+            self._end_late()
             with self.lock:
                 self._is_awake(worker)
                 self._coming.discard(worker)
@@ -174,6 +175,7 @@ class Desk:
 
         Another goes first, too, where a worker of a device with less under way has been woken for it.
         """
+        self._end_late()
         with self.lock:
             now = self.clock()
             if any(w.tally.under_way < tally.under_way for w in self._coming):
@@ -231,6 +233,16 @@ class Desk:
 
     def end_overdue(self) -> float | None:
         """Ends what is past its deadline. Gives the seconds until the next one; None when there will be none any more."""
+        self._end_late()
+        with self.lock:
+            pause = self._deadlines[0][0] - self.clock() if self._deadlines else math.inf
+            ended = (self.closing or self.abandoned) and not self._deadlines
+        return None if ended else pause
+
+    def _end_late(self) -> None:
+        """Ends what is past its deadline, or forgets that it was, where it has ended otherwise."""
+        if not self._deadlines:
+            return
         told: list[Ended] = []
         with self.lock:
             now = self.clock()
@@ -240,10 +252,7 @@ class Desk:
                     waited = f"{(now - request.arrived) * 1e3:.3g} ms"
                     where = "being computed" if request.state == RUNNING else "in the queue"
                     told += self._end(request, DEADLINE, error=DeadlinePassed(f"its time was over after {waited}, {where}"))
-            pause = self._deadlines[0][0] - now if self._deadlines else math.inf
-            ended = (self.closing or self.abandoned) and not self._deadlines
         call(told)
-        return None if ended else pause
 
     # After a fork, in the child, where there is one thread.
 

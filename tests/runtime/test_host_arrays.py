@@ -158,7 +158,7 @@ def test_lists_take_the_inputs_type(value, dtype, expected):
         ([1, 0], DType.BOOL, r"got i64\[2\], expected bool"),
         ([1.0, None], DType.F32, "the list holds NoneType"),
         (["1"], DType.F32, r"got str\[1\], expected f32"),
-        ([[1, 2], [3]], DType.F32, "the list is none"),
+        ([[1, 2], [3]], DType.F32, "its lists differ in length"),
     ],
 )
 def test_lists_lose_nothing_but_decimals(value, dtype, message):

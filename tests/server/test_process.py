@@ -1,5 +1,6 @@
 """`miniinfer serve` as a process: Triton's own client, one write for an answer, its ends, and a small storm."""
 
+import contextlib
 import os
 import re
 import signal
@@ -168,6 +169,35 @@ def test_what_is_no_http_is_told_so_and_no_more_is_read(server, sent):
         got = b"".join(iter(lambda: one.recv(1 << 16), b""))
     assert got.startswith(b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n")
     assert got.endswith(b'\r\nconnection: close\r\n\r\n{"error":"the request is no HTTP that is understood here"}')
+
+
+@pytest.mark.parametrize("sent", [b"GET /v2 HTTP/1.1\r\nX: " + b"a" * 70_000, HEAD[:-2] % 1 + b"a: b\r\n" * 40_000 + b"\r\n{"])
+@pytest.mark.parametrize("in_front", [b"", HEAD % len(body_of(0)) + body_of(0)])
+def test_a_head_beyond_every_use_is_refused(server, sent, in_front):
+    with socket.create_connection(server.address) as one:
+        if in_front:
+            one.sendall(in_front)
+            assert one.recv(1 << 16).startswith(b"HTTP/1.1 200")
+        with contextlib.suppress(ConnectionError):  # it does not read the rest
+            one.sendall(sent[:66_000])
+            time.sleep(0.1)
+            one.sendall(sent[66_000:])
+        got = b""
+        with contextlib.suppress(ConnectionError):
+            got = b"".join(iter(lambda: one.recv(1 << 16), b""))
+    assert got.startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
+    assert got.endswith(b'{"error":"the head of the request is larger than 65536 bytes (send tensors in the body)"}')
+
+
+def test_a_large_body_is_no_head(server):
+    """The head of the next request comes in one piece with it."""
+    body = b'{"id": "' + b"x" * 200_000 + b'", ' + body_of(0)[1:]
+    with socket.create_connection(server.address) as one:
+        one.sendall(HEAD % len(body) + body + b"GET /v2 HTTP/1.1\r\nHost: m\r\n")
+        time.sleep(0.2)
+        one.sendall(b"Connection: close\r\n\r\n")
+        got = b"".join(iter(lambda: one.recv(1 << 16), b""))
+    assert re.findall(rb"HTTP/1.1 \d+", got) == [b"HTTP/1.1 200"] * 2
 
 
 def test_an_idle_connection_is_closed(server):

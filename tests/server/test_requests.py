@@ -62,7 +62,8 @@ def test_tensors_behind_the_json_are_taken_in_their_order_and_lie_aligned():
     ("document", "told"),
     [
         (b"{", "is no JSON"),
-        (b"[" * 100_000, "is no JSON"),
+        (b"[" * 100_000, "the body is no JSON: it is nested too deeply"),
+        (b"9" * 5_000, "the body is no JSON: a number in it has too many digits"),
         (b"\xff", "is no JSON"),
         ([], "expected a JSON object, got []"),
         ({}, "the request has no inputs"),
@@ -76,7 +77,7 @@ def test_tensors_behind_the_json_are_taken_in_their_order_and_lie_aligned():
         ({"inputs": [{**X, "shape": [True, 2]}]}, "expected shape as a list of sizes"),
         ({"inputs": [{**X, "shape": [1 << 40, 1 << 40]}]}, "is beyond every memory"),
         ({"inputs": [{**X, "shape": [2, 2]}]}, "2 elements, expected 4 for shape [2,2]"),
-        ({"inputs": [{**X, "data": [[1], [2, 3]]}]}, "but the list is none"),
+        ({"inputs": [{**X, "data": [[1], [2, 3]]}]}, "but its lists differ in length"),
         ({"inputs": [{**X, "data": "ab"}]}, 'expected data as a list, got "ab"'),
         ({"inputs": [{**X, "data": [1e39, 0]}]}, "1e+39 does not fit"),
         ({"inputs": [{k: v for k, v in X.items() if k != "data"}]}, "input 'x' has no data"),

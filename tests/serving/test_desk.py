@@ -72,6 +72,21 @@ def test_who_is_late_ends_wherever_it_is():
     assert desk.tally.outcomes == {"result": 1, "error": 0, "cancelled": 1, "deadline": 2, "rejected": 0, "closed": 0}
 
 
+def test_who_is_late_before_its_batch_begins_is_in_none():
+    """Though the timekeeper has not looked yet."""
+    desk = Clocked()
+    late, other = desk.add(0.5), desk.add()
+    desk.now = 0.5
+    assert desk.next_batch(placed()) == [other]
+    with pytest.raises(DeadlinePassed, match="in the queue"):
+        late.result(0)
+    ahead, third = desk.add(0.5), desk.add()
+    desk.now = 1.0
+    assert desk.batch_ahead(DeviceTally("cpu")) == []
+    assert isinstance(ahead.exception(0), DeadlinePassed)
+    desk.cancel(third)
+
+
 def test_an_earlier_deadline_wakes_the_timekeeper():
     desk = Clocked()
     desk.timekeeper = Watched()
