@@ -35,7 +35,7 @@ from miniinfer_cli.backends.cuda.tuning.rig import Captures, Rig, likely_content
 from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import MiniinferError
-from miniinfer_cli.ir import Array, Graph, TensorType
+from miniinfer_cli.ir import Array, Graph, TensorType, numpy_dtype
 from miniinfer_cli.ops.attention import attention
 from miniinfer_cli.ops.rotary import rotary_embedding
 from miniinfer_cli.planning.freeze import freeze
@@ -50,7 +50,7 @@ SEED = 3
 class Shape:
     """Heads, heads of keys, length and size of a head; ``mask``: "" for none, "causal", or the shape of one that is added.
 
-    ``rotary``: queries and keys are turned first, by angles of each place.
+    ``rotary``: queries and keys are turned first, by angles of each place. ``dtype``: of all; f32 is multiplied as TF32.
     """
 
     batch: int
@@ -60,22 +60,23 @@ class Shape:
     size: int
     mask: str = ""
     rotary: bool = False
+    dtype: str = "f16"
 
     @property
     def text(self) -> str:
         """The graph: one projection, split, and attention."""
         q, kv = self.heads * self.size, self.kv_heads * self.size
-        mask = f", m: f16[{self.mask}]" if "," in self.mask else ""
+        mask = f", m: {self.dtype}[{self.mask}]" if "," in self.mask else ""
         causal = ", is_causal=1" if self.mask == "causal" else ""
         given = ", m" if mask else ""
         turned, angles, q_name, k_name = "", "", "q", "k"
         if self.rotary:
-            angles = "".join(f", {name}: f16[{self.batch},{self.length},{self.size // 2}]" for name in "cs")
+            angles = "".join(f", {name}: {self.dtype}[{self.batch},{self.length},{self.size // 2}]" for name in "cs")
             turned = f"  qt = RotaryEmbedding(q, c, s) {{num_heads={self.heads}}}\n"
             turned += f"  kt = RotaryEmbedding(k, c, s) {{num_heads={self.kv_heads}}}\n"
             q_name, k_name = "qt", "kt"
         return (
-            f"graph main(x: f16[{self.batch},{self.length},{q + 2 * kv}]{mask}{angles}) {{\n"
+            f"graph main(x: {self.dtype}[{self.batch},{self.length},{q + 2 * kv}]{mask}{angles}) {{\n"
             f"  n: i64[3] = const [{q},{kv},{kv}]\n  q, k, v = Split(x, n) {{axis=2}}\n{turned}"
             f"  y = Attention({q_name}, {k_name}, v{given})"
             f" {{kv_num_heads={self.kv_heads}, q_num_heads={self.heads}{causal}}}\n"
@@ -105,6 +106,10 @@ SHAPES = {
     **{f"bert 384 b{n}": Shape(n, 12, 12, 384, 64) for n in (1, 8)},
     **{f"vit b{n}": Shape(n, 12, 12, 197, 64) for n in (1, 64)},
     **{f"gpt2 b{n}": Shape(n, 12, 12, 128, 64, "causal") for n in (1, 64)},
+    **{f"bert tf32 b{n}": Shape(n, 12, 12, 128, 64, dtype="f32") for n in (1, 8, 64)},
+    **{f"bert padded tf32 b{n}": Shape(n, 12, 12, 128, 64, f"{n},1,1,128", dtype="f32") for n in (1, 64)},
+    **{f"vit tf32 b{n}": Shape(n, 12, 12, 197, 64, dtype="f32") for n in (1, 64)},
+    **{f"gpt2 tf32 b{n}": Shape(n, 12, 12, 128, 64, "causal", dtype="f32") for n in (1, 64)},
     "llama 128 b1": _llama(1, 128),
     "llama 512 b1": _llama(1, 512),
     **{f"llama {length} rotary b{n}": _llama(n, length, rotary=True) for length, n in ((128, 1), (512, 1), (128, 8))},
@@ -205,7 +210,10 @@ def drawn(made: CudaProgram) -> list[Array]:
 def error_of(rig: Rig, made: CudaProgram, exact: Array) -> float:
     """Of the result of the last run."""
     (offset,) = made.io.outputs.values()
-    found = np.empty(exact.shape, np.float16)
+    (output,) = made.io.outputs
+    kind = made.slots[output].type
+    assert isinstance(kind, TensorType)
+    found = np.empty(exact.shape, numpy_dtype(kind.dtype))
     stream = rig.lanes[0].stream
     stream.copy_to_host(found.ctypes.data, rig.results(1) + offset, found.nbytes)
     stream.synchronize()

@@ -16,10 +16,10 @@ from miniinfer_cli.backends.cuda.driver.kernel_cache import KernelCache
 from miniinfer_cli.backends.cuda.driver.module import Function
 from miniinfer_cli.backends.cuda.driver.stream import Stream
 from miniinfer_cli.backends.cuda.loading.target_sections import sources_of
-from tests.sm90_cases.heads import CASES, MASKED, MASKS, TOLERANCES, TURNED, Heads, Y, heads_case
+from tests.sm90_cases.heads import CASES, MASKS, TOLERANCES, TURNED, Heads, Y, heads_case, masked_cut
 
 LINKS, REPLAYS = 20, 100
-ALL = [*(heads_case(p, cut) for p, cut in (*CASES, *TURNED)), *(heads_case(p, MASKED) for p in MASKS)]
+ALL = [*(heads_case(p, cut) for p, cut in (*CASES, *TURNED)), *(heads_case(p, masked_cut(p)) for p in MASKS)]
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from miniinfer_cli.ir import DType, dtype_of
 from miniinfer_cli.ops.attention import attention
 from miniinfer_cli.ops.rotary import rotary_embedding
 
-DTYPES: dict[DType, Any] = {DType.F16: np.float16, DType.BF16: ml_dtypes.bfloat16}
-TOLERANCES = {DType.F16: 1e-3, DType.BF16: 8e-3}
+DTYPES: dict[DType, Any] = {DType.F16: np.float16, DType.BF16: ml_dtypes.bfloat16, DType.F32: np.float32}
+TOLERANCES = {DType.F16: 1e-3, DType.BF16: 8e-3, DType.F32: 1e-3}
 Y = Operand.output(0)
 
 
@@ -91,7 +91,7 @@ def heads_case(p: Problem, cut: Cut) -> Heads:
         one = np.concatenate([x.transpose(0, 2, 1, 3).reshape(p.batch, keys, -1) for x in apart], axis=2)
         width, starts = one.shape[2], np.cumsum([0, *(n * size for n, _, size in shapes)])
         strides = tuple((keys * width, size, width) for _, _, size in shapes)
-        places = [Operand.input(Q, int(start) * 2) for start in starts[:3]]
+        places = [Operand.input(Q, int(start) * one.itemsize) for start in starts[:3]]
         arrays = {Operand.input(Q): one}
         y_strides = (p.queries * p.heads * v_size, v_size, p.heads * v_size)
     else:
@@ -148,7 +148,7 @@ def heads_case(p: Problem, cut: Cut) -> Heads:
         )
     if p.merged:
         exact = exact.transpose(0, 2, 1, 3).reshape(p.batch, p.queries, -1)
-    arrays[Y] = np.full(exact.size * 2, 0xFF, np.uint8).view(kind).reshape(exact.shape)
+    arrays[Y] = np.full(exact.size * apart[0].itemsize, 0xFF, np.uint8).view(kind).reshape(exact.shape)
     return Heads(p, attention_launch(form, cut, Y, rotary), arrays, exact)
 
 
@@ -198,6 +198,10 @@ CASES = [
     (Problem(batch=2, queries=150, causal=True), Cut(2, 48, 2, 2)),
     (Problem(heads=6, kv_heads=3, queries=20, keys=250, mask="bk", size=128, merged=False), Cut(1, 32, 6, 3)),
     (Problem(queries=90, keys=75, size=16, v_size=40, merged=False), Cut(1, 32, 2)),
+    (Problem(batch=2, heads=3, queries=128, dtype=DType.F32), Cut(2, 64, 2)),
+    (Problem(heads=6, kv_heads=2, queries=100, size=128, causal=True, dtype=DType.F32), Cut(2, 32, 2)),
+    (Problem(heads=6, kv_heads=3, queries=20, keys=250, mask="bk", dtype=DType.F32, merged=False), Cut(1, 32, 6, 3)),
+    (Problem(queries=90, keys=75, size=16, v_size=40, dtype=DType.F32, merged=False), Cut(1, 96, 1)),
 ]
 MASKS = [
     Problem(batch=2, queries=70, mask="bk"),
@@ -214,8 +218,10 @@ MASKS = [
     Problem(queries=70, mask="qk", hidden=(5,), nan_rows="zero"),
     Problem(queries=70, odd=(("q", np.nan), ("k", np.inf)), nan_rows="zero"),
     Problem(queries=70, odd=(("q", np.nan),)),
+    Problem(batch=2, queries=75, mask="bhqk", mask_type=np.float32, hidden=(3, 69), dtype=DType.F32),
+    Problem(queries=70, odd=(("q", np.nan), ("k", np.inf)), nan_rows="zero", dtype=DType.F32),
 ]
-"""Each with ``MASKED``."""
+"""Each with ``masked_cut``."""
 TURNED = [
     (Problem(batch=2, queries=70, turned="qk", causal=True), Cut(1, 48, 2)),
     (Problem(heads=4, kv_heads=2, queries=100, size=128, turned="qk", ids=True, cache=DType.F16), Cut(2, 64, 2)),
@@ -224,4 +230,7 @@ TURNED = [
     (Problem(batch=2, queries=130, turned="qk"), Cut(2, 48, 2, 2)),
     (Problem(batch=2, queries=70, size=40, turned="qk", turned_size=24, interleaved=True), Cut(1, 80, 1)),
 ]
-MASKED = Cut(1, 48, 2)
+
+
+def masked_cut(p: Problem) -> Cut:
+    return Cut(1, 32 if p.dtype is DType.F32 else 48, 2)

@@ -10,6 +10,7 @@ from miniinfer_cli.backends.choosing import Policy
 from miniinfer_cli.backends.cuda.contract.steps import Operand
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.making.maker import make_program
+from miniinfer_cli.backends.cuda.tactics.attention.attention_cuts import cuts_of
 from miniinfer_cli.backends.cuda.tactics.attention.attention_form import Form
 from miniinfer_cli.backends.cuda.tactics.attention.attention_heuristic import AttentionHeuristic
 from miniinfer_cli.backends.cuda.tactics.attention.attention_sm90 import Cut, attention_launch, tiling_of
@@ -53,7 +54,7 @@ def test_every_cut(dtype: Any) -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"dtype": DType.F32},
+        {"dtype": DType.F64},
         {"size": 60},
         {"size": 136},
         {"v_size": 0},
@@ -159,6 +160,15 @@ def test_thresholds_are_those_of_the_table() -> None:
     )
 
 
-def test_few_rows_and_other_types_are_left_to_other_ways() -> None:
-    for operands in ((heads(1, 2, 9, 32),) * 3, (heads(1, 2, 40, 32, dtype=np.float32),) * 3):
-        check_op("Attention", *operands, by="fused", tolerance=3e-3)
+def test_few_rows_and_f32_that_is_not_to_be_rounded_are_left_to_other_ways() -> None:
+    check_op("Attention", *(heads(1, 2, 9, 32),) * 3, by="fused", tolerance=3e-3)
+    check_op("Attention", *(heads(1, 2, 40, 32, dtype=np.float32),) * 3, by="fused", target=Target(tf32=False))
+
+
+def test_f32_is_multiplied_as_tf32() -> None:
+    operands = (heads(2, 3, 130, 40, dtype=np.float32),) * 3
+    check_op("Attention", *operands, by="warpgroups", target=Target(tf32=True), tolerance=2e-3, is_causal=1)
+    many = form(dtype=DType.F32, batch=132)
+    assert attention_tactics(many, Operand.output(0), Library().target(tf32=True))[0].key.startswith("warpgroups")
+    assert all(cut.keys % 32 == 0 for cut in cuts_of(many, 132))
+    assert Cut(1, 48, 1).fault(many) and not Cut(1, 96, 1).fault(many)

@@ -7,7 +7,8 @@
 // Thread 0 loads: the maps know where heads lie, so a merged projection is read where it is, and what lies behind the last query,
 // key, head or element of a head is zeros. MI_RESIDENTS blocks lie on a multiprocessor, so that one computes while others load.
 //
-// MI_T: f16 or bf16. MI_SIZE: of a head of keys, in whole 16 elements; MI_VALUE: of values, in whole 8. MI_CAPPED: 1 with a soft cap.
+// MI_T: f16, bf16, or f32 (MI_FLOATS 1), which the maps round to TF32. MI_SIZE: of a head of keys, in whole 32 bytes; MI_VALUE: of values,
+// in whole 8 elements. MI_CAPPED: 1 with a soft cap.
 // MI_MASK_ROWS: 2 where queries have masks of their own, 1 where all share theirs; MI_MASK_PAIRS: 1 where two neighbouring keys of
 // it are read at once; attention.cuh has what else there is of a mask. MI_ROTARY: 1 where queries or keys are turned first, in
 // shared memory: rotary.cuh. MI_STEPS: 1 where all keys come at once, 2 where the ring has all steps, 3 where it is filled again.
@@ -20,11 +21,15 @@
 #if MI_ROTARY
 #include "sm90/rotary.cuh"
 #endif
+#if MI_FLOATS
+#include "sm90/turned_values.cuh"
+#endif
 #include "sm90/turns.cuh"
 #include "sm90/wgmma.cuh"
 
-constexpr int ROWS = 64, BOX = 64;       // rows of a tile, elements of a row of shared memory
-constexpr u32 ROW_NBYTES = 128;          // of these, swizzled
+constexpr int ROWS = 64;                 // of a tile
+constexpr u32 ROW_NBYTES = 128;          // of a row of shared memory, swizzled
+constexpr int BOX = ROW_NBYTES / sizeof(MI_T), STEP = 32 / sizeof(MI_T);  // elements of it, and of them what a matrix instruction takes
 constexpr u32 PATTERN = 8 * ROW_NBYTES;  // of rows
 constexpr int K_BOXES = (MI_SIZE + BOX - 1) / BOX, V_BOXES = (MI_VALUE + BOX - 1) / BOX;
 constexpr int MOST_BOXES = K_BOXES > V_BOXES ? K_BOXES : V_BOXES;
@@ -38,7 +43,7 @@ constexpr u32 AT_PARTS = AT_VALUES + MI_STAGES * V_NBYTES;
 constexpr u32 AT_BARRIERS = AT_PARTS + (MI_PARTS - 1) * MI_GROUPS * (MI_VALUE / 2 + 4) * 512;
 static_assert(MI_STAGES % MI_PARTS == 0, "a stage is always of one part");
 static_assert(MI_ROUNDS == 0 || MI_VALUE % 16 == 0, "bytes leave as whole vectors");
-static_assert(MI_KEYS % 16 == 0 && MI_KEYS <= 256 && MI_SIZE % 16 == 0 && MI_VALUE % 8 == 0, "whole matrix instructions");
+static_assert(MI_KEYS % STEP == 0 && MI_KEYS <= 256 && MI_SIZE % STEP == 0 && MI_VALUE % 8 == 0, "whole matrix instructions");
 
 #if MI_ROUNDS
 struct Leaving { float inverse, zero, low, high; };  // results times ``inverse`` are between two bounds, then comes the zero point
@@ -46,6 +51,15 @@ struct Leaving { float inverse, zero, low, high; };  // results times ``inverse`
 
 MI_DEVICE u64 along_head(u32 address) { return tile<(int)ROW_NBYTES>(address, 16, PATTERN); }
 MI_DEVICE u64 along_keys(u32 address) { return tile<(int)ROW_NBYTES>(address, BOX_NBYTES, PATTERN); }
+
+// sums += shares values, of the keys of step i.
+template <int SUMS> MI_DEVICE void add_values(float (&sums)[SUMS], const u32 (&share)[4], u32 values, int i, bool accumulate) {
+#if MI_FLOATS
+  multiply<f32>(sums, share, along_head(values + i / 4 * MI_VALUE * ROW_NBYTES + i % 4 * 32), accumulate);
+#else
+  multiply<MI_T, true>(sums, share, along_keys(values + 2 * i * PATTERN), accumulate);
+#endif
+}
 
 extern "C" __global__ void __launch_bounds__(128 * TEAMS, MI_RESIDENTS) attention_sm90(
     const __grid_constant__ TensorMap q, const __grid_constant__ TensorMap k, const __grid_constant__ TensorMap v, const MI_T* values,
@@ -143,12 +157,19 @@ extern "C" __global__ void __launch_bounds__(128 * TEAMS, MI_RESIDENTS) attentio
         meet(1 + MI_GROUPS + part, 128 * MI_GROUPS);
       }
 #endif
+#if MI_FLOATS
+      await(v_here + 8 * stage, phase);
+      turn_values<MI_KEYS, MI_VALUE, 128 * MI_GROUPS>(
+          room + AT_VALUES + stage * V_NBYTES, 128 * group + (int)threadIdx.x % 128, 1 + MI_GROUPS + part);
+      fence_for_copies();
+      meet(1 + MI_GROUPS + part, 128 * MI_GROUPS);
+#endif
       if (key0 <= own.last && key0 + MI_KEYS > own.first) {  // else only other tiles of this block see them
         float scores[MI_KEYS / 2];
         u32 keys = base + AT_KEYS + stage * K_NBYTES, from = base + AT_VALUES + stage * V_NBYTES;
         fence_sums();
 #pragma unroll
-        for (int i = 0; i < MI_SIZE / 16; i++) {
+        for (int i = 0; i < MI_SIZE / STEP; i++) {
           u64 left = along_head(queries + i / 4 * Q_BOX + i % 4 * 32), right = along_head(keys + i / 4 * BOX_NBYTES + i % 4 * 32);
           multiply<MI_T>(scores, left, right, i > 0);
         }
@@ -156,21 +177,21 @@ extern "C" __global__ void __launch_bounds__(128 * TEAMS, MI_RESIDENTS) attentio
         if (!AHEAD) load_mask(held, mask, rows.masks, seeing, by, key0 + 2 * t);
         await_products<0>();
         hold(scores);
-        u32 shares[MI_KEYS / 16][4];
+        u32 shares[MI_KEYS / STEP][4];
         float fade[2];
         soften(shares, fade, scores, rows, held, key0 + 2 * t, scale, cap);
-        load_next(step);
         if (MI_STEPS > 1) {
 #pragma unroll
           for (int i = 0; i < MI_VALUE / 2; i++) sums[i] *= fade[i / 2 % 2];
         }
         await(v_here + 8 * stage, phase);
+        if (MI_FLOATS) hold(shares);
         hold(sums);
         fence_sums();
 #pragma unroll
-        for (int i = 0; i < MI_KEYS / 16; i++)
-          multiply<MI_T, true>(sums, shares[i], along_keys(from + 2 * i * PATTERN), MI_STEPS > 1 || i > 0);
+        for (int i = 0; i < MI_KEYS / STEP; i++) add_values(sums, shares[i], from, i, MI_STEPS > 1 || i > 0);
         close_products();
+        load_next(step);
         await_products<0>();
         hold(sums);
       } else {
@@ -200,8 +221,8 @@ extern "C" __global__ void __launch_bounds__(128 * TEAMS, MI_RESIDENTS) attentio
   for (int other = 0; other < MI_PARTS - 1; other++) add_kept(kept + other * KEPT * 128, sums, rows, factor_of(scale));
 #endif
 
-  // Results go where the queries lay, so that a row of them is written by lanes side by side.
-  if (MI_PARTS == 1) meet(1 + group, 128);
+  // Results of halves go where the queries lay, so that a row of them is written by lanes side by side.
+  if (!MI_FLOATS && MI_PARTS == 1) meet(1 + group, 128);
 #pragma unroll
   for (int i = 0; i < 2; i++) rows.total[i] = over_row(rows.total[i], true);
   float share[2];
@@ -218,6 +239,19 @@ extern "C" __global__ void __launch_bounds__(128 * TEAMS, MI_RESIDENTS) attentio
     }
 #endif
   }
+#if MI_FLOATS
+  // Four lanes write whole sectors of 32 bytes.
+  if (tile >= tiling.tiles) return;
+#pragma unroll
+  for (int i = 0; i < 2; i++) {
+    int row = row0 + g + 8 * i, query = row & ((1 << tiling.shift) - 1), head = row >> tiling.shift;
+    if (query0 + query >= seeing.queries || head0 + head >= tiling.group) continue;
+    MI_T* to = y + item.batch * strides.d[3] + (item.kv_head * tiling.group + head0 + head) * strides.d[4] + (query0 + query) * strides.d[5];
+#pragma unroll
+    for (int n = 0; n < MI_VALUE / 8; n++)
+      *reinterpret_cast<Pack<MI_T, 2>*>(to + 8 * n + 2 * t) = {sums[4 * n + 2 * i], sums[4 * n + 2 * i + 1]};
+  }
+#else
   auto place_in_tile = [](unsigned row, unsigned chunk) {
     return chunk / 8 * Q_BOX + row * ROW_NBYTES + ((chunk % 8 ^ row % 8) << 4);
   };
@@ -259,4 +293,5 @@ extern "C" __global__ void __launch_bounds__(128 * TEAMS, MI_RESIDENTS) attentio
     uint4 words = *reinterpret_cast<const uint4*>(room + group * OWN_NBYTES + place_in_tile(row, chunk));
     *reinterpret_cast<uint4*>(results + head * strides.d[4] + query * strides.d[5] + chunk * BESIDE) = words;
   }
+#endif
 }

@@ -3,6 +3,9 @@
 // MI_KEYS: of a step. MI_CAPPED, MI_MASK_ROWS, MI_MASK_PAIRS: attention.cu has them.
 #pragma once
 #include "attention.cuh"
+#if MI_FLOATS
+#include "mma.cuh"
+#endif
 #include "sm90/attention_items.cuh"
 #include "sm90/halves.cuh"
 
@@ -103,7 +106,7 @@ MI_DEVICE void hide(
 
 // Probabilities of a step, not yet divided by their sum, as words of the next product; fade: what sums so far are to be scaled by.
 MI_DEVICE void soften(
-    u32 (&shares)[MI_KEYS / 16][4], float (&fade)[2], float (&scores)[MI_KEYS / 2], Rows& rows, const Held& held,
+    u32 (&shares)[MI_KEYS * sizeof(MI_T) / 32][4], float (&fade)[2], float (&scores)[MI_KEYS / 2], Rows& rows, const Held& held,
     int key0, float scale, float cap) {
   float highest[2] = {rows.top[0], rows.top[1]}, bottom[2], factor = factor_of(scale);
   int first = max(rows.spans[0].first, rows.spans[1].first), last = min(rows.spans[0].last, rows.spans[1].last);
@@ -122,7 +125,12 @@ MI_DEVICE void soften(
     int row = i / 2 % 2;
     float low = power(scores[i], bottom[row], factor), high = power(scores[i + 1], bottom[row], factor);
     rows.total[row] += low + high;
+#if MI_FLOATS
+    shares[i / 4][row] = tf32_of(__float_as_uint(low));
+    shares[i / 4][2 + row] = tf32_of(__float_as_uint(high));
+#else
     shares[i / 8][i / 2 % 4] = pair_of(low, high, (MI_T*)0);
+#endif
   }
 }
 

@@ -39,6 +39,7 @@ MI_DEVICE void fence_sums() { emulation::cores_fence(); }
 MI_DEVICE void close_products() { emulation::cores_close(); }
 template <int OPEN> MI_DEVICE void await_products() { emulation::cores_wait(OPEN); }
 template <class S, int N> MI_DEVICE void hold(S (&d)[N]) {}
+template <int N> MI_DEVICE void hold(u32 (&a)[N][4]) {}
 template <class T, bool TURN_A = false, bool TURN_B = false, int COUNT>
 MI_DEVICE void multiply(float (&d)[COUNT], u64 a, u64 b, bool accumulate) {
   int type = emulation::element_of((T*)0);
@@ -68,6 +69,10 @@ template <int N> MI_DEVICE void hold(float (&d)[N]) {
 template <int N> MI_DEVICE void hold(int (&d)[N]) {
 #pragma unroll
   for (int i = 0; i < N; i++) asm volatile("" : "+r"(d[i])::"memory");
+}
+template <int N> MI_DEVICE void hold(u32 (&a)[N][4]) {
+#pragma unroll
+  for (int i = 0; i < N; i++) asm volatile("" : "+r"(a[i][0]), "+r"(a[i][1]), "+r"(a[i][2]), "+r"(a[i][3])::"memory");
 }
 
 // K: "+f" for floats, "+r" for integers.

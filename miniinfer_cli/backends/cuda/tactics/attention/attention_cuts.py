@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from miniinfer_cli.backends.cuda.tactics.attention.attention_form import Form
-from miniinfer_cli.backends.cuda.tactics.attention.attention_sm90 import MOST_KEYS, ROWS, Cut, tiling_of
+from miniinfer_cli.backends.cuda.tactics.attention.attention_sm90 import MOST_KEYS, ROWS, Cut, keys_unit, tiling_of
 
 _LEAST_KEYS = 64
 _MOST_STEPS_AHEAD = 4
@@ -26,13 +26,14 @@ def cuts_of(form: Form, multiprocessors: int, turned: int = 0) -> list[Cut]:
 
 
 def _all(form: Form) -> Iterator[Cut]:
-    counts = dict.fromkeys(-(-form.keys // most) for most in range(MOST_KEYS, _LEAST_KEYS - 1, -16))  # of steps
+    unit = keys_unit(form.dtype)
+    counts = dict.fromkeys(-(-form.keys // most) for most in range(MOST_KEYS, _LEAST_KEYS - 1, -unit))  # of steps
     for groups, parts in ((1, 1), (2, 1), (3, 1), (1, 2), (2, 2), (1, 3)):
         if groups > tiling_of(form).tiles:
             continue
         for steps in counts:
             if steps >= parts:
-                keys = -(-form.keys // (steps * 16)) * 16
+                keys = -(-form.keys // (steps * unit)) * unit
                 ahead = min(steps, _MOST_STEPS_AHEAD) // parts * parts
                 yield Cut(groups, keys, ahead, parts)
                 if ahead > 2 * parts:

@@ -20,10 +20,10 @@ MOST_SIZE = 128
 """Elements of a head."""
 MOST_KEYS = 256
 """Keys of a step."""
-_BOX = 64  # elements of a row of shared memory
-_ROW_NBYTES = 128
+_ROW_NBYTES = 128  # of shared memory
 _VECTOR_NBYTES = 16
-_ELEMENTS = {DType.F16: MapElement.F16, DType.BF16: MapElement.BF16}
+_TURNED_KEYS = 32
+_ELEMENTS = {DType.F16: MapElement.F16, DType.BF16: MapElement.BF16, DType.F32: MapElement.TF32}
 _MOST = 1 << 30
 _FAR = 1 << 30  # keys that any query sees
 _OTHER_REGISTERS = 36
@@ -39,8 +39,8 @@ _MOST_GRID = 65535
 class Cut:
     """How the kernel cuts a problem.
 
-    ``groups``: tiles of 64 rows of a block. ``keys`` that come at once, a multiple of 16, ``stages`` times ahead. ``parts``:
-    warpgroups that share a tile, each with some of its keys.
+    ``groups``: tiles of 64 rows of a block. ``keys`` that come at once, a multiple of ``keys_unit``, ``stages`` times ahead.
+    ``parts``: warpgroups that share a tile, each with some of its keys.
     """
 
     groups: int
@@ -55,7 +55,7 @@ class Cut:
 
     def shared_nbytes(self, form: Form) -> int:
         """Bytes of shared memory of a block."""
-        k_boxes, v_boxes = -(-form.size // _BOX), -(-form.v_size // _BOX)
+        k_boxes, v_boxes = (-(-size // _box(form.dtype)) for size in (form.size, form.v_size))
         own = self.groups * ROWS * max(k_boxes, v_boxes)
         tiles = (own + self.stages * self.keys * (k_boxes + v_boxes)) * _ROW_NBYTES
         kept = (self.parts - 1) * self.groups * (form.v_size // 2 + 4) * 512
@@ -66,7 +66,11 @@ class Cut:
         mask = form.mask
         rows = 0 if mask is None else 2 if any(mask.strides[1:3]) else 1
         held = 0 if mask is None else rows * element_nbytes(mask.dtype) * self.keys // 16
-        return self.keys * 2 // 3 + form.v_size // 2 + held + _OTHER_REGISTERS
+        values = form.v_size // 2 + held + _OTHER_REGISTERS
+        if form.dtype is not DType.F32:
+            return self.keys * 2 // 3 + values
+        squares = -(-form.v_size // 32) * (self.keys // _TURNED_KEYS) * 64  # of 16 values, held while they are turned
+        return max(self.keys * 2 // 3, 16 * -(-squares // (128 * self.groups))) + values
 
     def residents(self, form: Form) -> int:
         """Blocks that are to lie on a multiprocessor together; 0 where not even one fits."""
@@ -78,7 +82,7 @@ class Cut:
         """Why the kernel has no such cut; nothing where it has."""
         if (
             not 1 <= self.groups * self.parts <= 4
-            or self.keys % 16
+            or self.keys % keys_unit(form.dtype)
             or not 16 <= self.keys <= MOST_KEYS
             or not 1 <= self.stages <= 8
         ):
@@ -113,6 +117,8 @@ class Rotary:
 
     def fault(self, form: Form) -> str:
         """Why the kernel cannot turn heads so; nothing where it can."""
+        if form.dtype is DType.F32:
+            return "heads of f32"
         unit = 8 if self.interleaved else 16
         if self.turned % unit or not unit <= self.turned <= form.size:
             return f"{self.turned} turned elements: multiples of {unit} are taken"
@@ -131,6 +137,8 @@ class Leaving:
 
     def fault(self, form: Form) -> str:
         """Why the kernel cannot store so; nothing where it can."""
+        if form.dtype is DType.F32:
+            return "heads of f32"
         if form.v_size % _VECTOR_NBYTES:
             return f"heads of {form.v_size} bytes: multiples of {_VECTOR_NBYTES} are taken"
         sizes = form.batch, form.heads, form.queries
@@ -154,8 +162,21 @@ def tiling_of(form: Form) -> Tiling:
     return Tiling(shift, across, across * -(-form.queries >> shift))
 
 
+def keys_unit(dtype: DType) -> int:
+    """What the keys of a step are a multiple of: of f32, whole boxes of turned values."""
+    return _TURNED_KEYS if dtype is DType.F32 else 16
+
+
+def _box(dtype: DType) -> int:
+    """Elements of a row of shared memory."""
+    return _ROW_NBYTES // element_nbytes(dtype)
+
+
 def form_fault(form: Form) -> str:
-    """Why the kernel cannot compute the form, whatever its cut; nothing where it can. No operand is empty."""
+    """Why the kernel cannot compute the form, whatever its cut; nothing where it can. No operand is empty.
+
+    f32 is rounded to TF32.
+    """
     if form.dtype not in _ELEMENTS:
         return f"{form.dtype.name.lower()} operands"
     if form.precision not in (None, DType.F32, form.dtype):
@@ -167,9 +188,10 @@ def form_fault(form: Form) -> str:
         return f"a scale of {form.scale}"
     if max(form.group * form.queries, form.keys) >= _MOST or max(form.batch, form.kv_heads) > _MOST_GRID:
         return "more rows, keys, heads or batches than the kernel counts"
-    if any(s % 8 for n, s in zip((form.batch, form.heads, form.queries), form.strides[3], strict=True) if n > 1):
+    whole = 16 // element_nbytes(form.dtype)
+    if any(s % whole for n, s in zip((form.batch, form.heads, form.queries), form.strides[3], strict=True) if n > 1):
         return "results between multiples of 16 bytes"
-    maps = _maps(form, Cut(1, 16, 1), tiling_of(form))
+    maps = _maps(form, Cut(1, keys_unit(form.dtype), 1), tiling_of(form))
     return next((fault for fault in (map_fault(m, m.operand.offset) for m in maps) if fault is not None), "")
 
 
@@ -186,6 +208,7 @@ def attention_launch(
     pairs = mask is not None and mask.strides[3] == 1 and not any(n % 2 for n in (mask.keys, *mask.strides[:3]))
     defines = (
         ("MI_T", c_type(form.dtype)),
+        ("MI_FLOATS", str(int(form.dtype is DType.F32))),
         ("MI_SIZE", str(-(-form.size // 16) * 16)),
         ("MI_VALUE", str(form.v_size)),
         ("MI_GROUPS", str(cut.groups)),
@@ -242,7 +265,7 @@ def _seeing(form: Form) -> Array:
 
 def _maps(form: Form, cut: Cut, tiling: Tiling) -> tuple[TensorMap[Operand], ...]:
     """Of queries, keys and values."""
-    rows = (_BOX, 1 << tiling.shift, ROWS >> tiling.shift, 1, 1)
+    rows = (_box(form.dtype), 1 << tiling.shift, ROWS >> tiling.shift, 1, 1)
     return (
         _map_of_rows(form, Operand.input(Q), form.strides[Q], form.size, rows),
         _map_of_keys(form, form.k, form.strides[K], form.size, cut.keys),
@@ -258,13 +281,14 @@ def _map_of_rows(form: Form, operand: Operand, strides: Strides, size: int, box:
 
 def _map_of_keys(form: Form, operand: Operand, strides: Strides, size: int, keys: int) -> TensorMap[Operand]:
     batch, head, place = strides
-    return _map(form, operand, (size, form.keys, form.kv_heads, form.batch), (place, head, batch), (_BOX, keys, 1, 1))
+    box = (_box(form.dtype), keys, 1, 1)
+    return _map(form, operand, (size, form.keys, form.kv_heads, form.batch), (place, head, batch), box)
 
 
 def _map(
     form: Form, operand: Operand, dims: tuple[int, ...], strides: tuple[int, ...], box: tuple[int, ...]
 ) -> TensorMap[Operand]:
     """Strides of a dimension of one element mean nothing, and are any that a map can have."""
-    steps = tuple(_BOX if n == 1 else s for n, s in zip(dims[1:], strides, strict=True))
+    steps = tuple(box[0] if n == 1 else s for n, s in zip(dims[1:], strides, strict=True))
     nbytes = element_nbytes(form.dtype)
     return TensorMap(operand, _ELEMENTS[form.dtype], dims, tuple(s * nbytes for s in steps), box, Swizzle.B128)

@@ -51,7 +51,12 @@ def attention_tactics(
 
 
 def _warpgroups_pay(form: Form, target: Target, table: AttentionHeuristic) -> bool:
-    """Whether our kernel of whole warpgroups is the favourite; not where cuDNN needs no mask, and has many short heads to do."""
+    """Whether our kernel of whole warpgroups is the favourite; but for many short heads of halves, unmasked, by cuDNN."""
     tiles = form.batch * form.kv_heads * tiling_of(form).tiles
-    many = not form.may_be_empty and form.keys <= table.library_keys and tiles >= table.library_tiles * target.multiprocessors
+    many = (
+        form.dtype.is_half
+        and not form.may_be_empty
+        and form.keys <= table.library_keys
+        and tiles >= table.library_tiles * target.multiprocessors
+    )
     return form.group * form.queries >= table.warpgroup_rows and form.keys <= table.warpgroup_keys and not many

@@ -20,6 +20,7 @@ from miniinfer_cli.backends.cuda.tactics.attention.attention_sm90 import (
     form_fault,
     tiling_of,
 )
+from miniinfer_cli.ir import DType
 
 WAY = "warpgroups"
 """The word that keys begin with."""
@@ -35,9 +36,11 @@ def warpgroup_tactics(
 ) -> tuple[Tactic, ...]:
     """Y by matrix instructions of whole warpgroups, in several cuts, the favourite first; none where the kernel does not reach.
 
-    No operand is empty. ``rotary``: what queries and keys are turned by first. ``leaving``: how results become bytes.
+    No operand is empty. f32 as TF32, where that may be. ``rotary``: what queries and keys are turned by first. ``leaving``: how
+    results become bytes.
     """
-    if form_fault(form) or any(step is not None and step.fault(form) for step in (rotary, leaving)):
+    exact = form.dtype is DType.F32 and not target.tf32
+    if exact or form_fault(form) or any(step is not None and step.fault(form) for step in (rotary, leaving)):
         return ()
 
     def tactic(cut: Cut) -> Tactic:
