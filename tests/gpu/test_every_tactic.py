@@ -47,6 +47,14 @@ NODES: list[tuple[str, tuple[Any, ...], Mapping[str, Any]]] = [
         (normal(2, 17, 18, 144, dtype=F16), normal(144, 3, 3, 48, dtype=F16) / 20),
         {"group": 3, "constants": (1,), "pads": [1, 1, 1, 1], "strides": [2, 2], "limit": 2e-2},
     ),
+    *(
+        (
+            "ConvNHWC",
+            (normal(3, 30, 31, 96, dtype=F16), normal(96, kernel, kernel, 1, dtype=F16) / kernel, normal(96, dtype=F16)),
+            {"group": 96, "constants": (1,), "pads": [kernel // 2] * 4, "strides": [step, step], "limit": 2e-2},
+        )
+        for kernel, step in ((3, 1), (5, 2))
+    ),
     ("ConvNHWC", (normal(2, 33, 35, 3, dtype=F16), normal(72, 16, 16, 3, dtype=F16) / 28), {"strides": [16, 16], "limit": 2e-2}),
     ("Conv", (normal(2, 8, 13, 14, dtype=F16), normal(20, 8, 3, 3, dtype=F16)), {"limit": 2e-2, "constants": (1,)}),
     ("Excitation", (normal(3, 1, 1, 300), normal(24, 1, 1, 300) / 17, normal(300, 1, 1, 24) / 5), {}),

@@ -15,6 +15,7 @@ _NUMBERS = (
     (r"^stem, .*$", "stem"),
     (r"^groups .*$", "groups"),
     (r"^cluster of .*$", "cluster"),
+    (r"^depthwise tiles .*$", "depthwise tiles"),
     (r"^large .* by turns, .*$", "large by turns"),
     (r"^large .* ahead.*$", "large"),
     (r" in \d+ parts", " in parts"),
@@ -36,7 +37,7 @@ def general(key: str) -> str:
 
 _TILES = ("gemm 64x64", "gemm 128x128")
 _CONVOLUTION = ("cudnn", "cublaslt", *_TILES, "patches", "depthwise", "tiles 64x64", "direct")
-_PIXELS = ("tokens", "tokens in parts", "large", "large by turns", "stem", "groups")
+_PIXELS = ("tokens", "tokens in parts", "large", "large by turns", "stem", "groups", "depthwise tiles")
 _FUSED = tuple(f"fused {tile}" for tile in ("64x64", "64x32", "32x64", "32x32", "16x64", "16x32", "16x16"))
 _REDUCTION = ("reduce by threads", "reduce by threads in parts")
 
@@ -89,7 +90,7 @@ ALSO_IN = {
     "attention": ("attention_warpgroups",),
     "matmul": ("few_tokens", "large_products"),
     "fused_matmul": ("few_tokens", "large_products"),
-    "convolution": ("grouped_products", "patches", "pixel_products", "stems"),
-    "fused_conv": ("grouped_products", "patches", "pixel_products", "stems"),
+    "convolution": ("depthwise_tiles", "grouped_products", "patches", "pixel_products", "stems"),
+    "fused_conv": ("depthwise_tiles", "grouped_products", "patches", "pixel_products", "stems"),
 }
 """Test files of their tactics that are not called like the module."""

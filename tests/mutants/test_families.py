@@ -65,6 +65,7 @@ _PIXELS: list[tuple[Any, Any, dict[str, Any]]] = [
     (random(1, 40, 40, 16, dtype=F16), random(16, 3, 3, 16, dtype=F16), {}),
     (random(1, 80, 80, 3, dtype=F16), random(16, 3, 3, 3, dtype=F16), {"strides": [2, 2]}),
     (random(1, 9, 9, 96, dtype=F16), random(96, 3, 3, 48, dtype=F16), {"group": 2}),
+    (random(1, 9, 9, 16, dtype=F16), random(16, 3, 3, 1, dtype=F16), {"group": 16}),
 ]
 """Images, weights and attributes for the kernels of sm_90."""
 _HEADS = tuple(random(1, 2, n, 16, dtype=F16) for n in (20, 300, 300))

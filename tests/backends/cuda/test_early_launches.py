@@ -99,7 +99,15 @@ READ_WEIGHTS_BEFORE = {"excitation"}
 GENERATED = {"pointwise", "normalize_computed"}
 """Kernels that stand in no file."""
 
-IN_HALVES = {"product_sm90", "attention_sm90", "large_product", "narrow_product", "byte_product", "squeeze_excitation"}
+IN_HALVES = {
+    "product_sm90",
+    "attention_sm90",
+    "large_product",
+    "narrow_product",
+    "byte_product",
+    "squeeze_excitation",
+    "depthwise_tiles",
+}
 """Kernels that take their turn in two halves, with what needs no other kernel between: ``sm90/turns.cuh``."""
 
 

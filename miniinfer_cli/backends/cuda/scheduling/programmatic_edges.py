@@ -25,7 +25,7 @@ BEGIN_EARLY = frozenset(
         *("normalize_rows", "normalize_computed", "normalize_by", "batch_normalize", "store_statistics"),
         *("reduce_rows", "reduce_columns", "softmax_rows"),
         *("gemv_along_k", "gemv_along_n", "add_parts"),
-        "conv_depthwise",
+        *("conv_depthwise", "depthwise_tiles"),
         "excitation",
         *("product_sm90", "large_product", "narrow_product", "byte_product"),
         "squeeze_excitation",

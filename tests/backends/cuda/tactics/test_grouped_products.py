@@ -119,7 +119,7 @@ def test_weights_that_are_computed_are_left_to_others() -> None:
     assert not of_groups([t.key for t in offered(graph, [x, w], Target())])
 
 
-@pytest.mark.parametrize(("images", "tokens"), [(1, 32), (64, 128)])
+@pytest.mark.parametrize(("images", "tokens"), [(1, 64), (64, 128)])
 def test_they_are_the_heuristic_s_on_sm_90(images: int, tokens: int) -> None:
     x, w = (np.broadcast_to(F16(0), shape) for shape in ((images, 14, 14, 432), (432, 3, 3, 48)))
     assert offers(x, w, group=9, **PADDED)[0].startswith(f"{GROUPS} {tokens}x64")

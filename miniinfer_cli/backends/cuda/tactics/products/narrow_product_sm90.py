@@ -31,8 +31,10 @@ _MOST_STAGES = 10
 _TOKENS = 128
 # A chunk of 128 tokens, by ResNet-50's convolutions of 64 features on an H200; what else a tile takes, and the kernel.
 _CHUNK_US, _TILE_US, _LAUNCH_US = 0.28, 0.25, 1.9
-_LEAST_CHUNK_US = 0.08  # of few tokens
 _NBYTES_PER_US = 3.9e6  # of memory
+# With groups, by convolutions of RegNets and ResNeXt-50: a chunk of few tokens at least, a chunk of weights that a block waits
+# for, and bytes of weights that all blocks together load.
+_LEAST_CHUNK_US, _WEIGHTS_US, _WEIGHTS_NBYTES_PER_US = 0.15, 0.35, 5.5e6
 _GROUPED_TOKENS = (128, 64, 32)
 _STEPS = 4  # of a chunk's elements
 
@@ -101,8 +103,11 @@ def narrow_us(p: LargeProduct, form: NarrowForm, multiprocessors: int, moved: in
     across, rows = grid_of(p, form, multiprocessors)
     turns = -(-p.count // (form.tokens * across)) * -(-across * rows // multiprocessors)
     share = form.tokens / _TOKENS
-    tile = p.chunks * max(_CHUNK_US * share, _LEAST_CHUNK_US) + _TILE_US * share
-    return _LAUNCH_US + max(turns * tile, moved / _NBYTES_PER_US)
+    chunk, weights = _CHUNK_US * share, 0.0
+    if p.groups > 1:
+        chunk = max(chunk, _LEAST_CHUNK_US)
+        weights = p.chunks * (_WEIGHTS_US + across * rows * FEATURES * CHUNK_NBYTES / _WEIGHTS_NBYTES_PER_US)
+    return _LAUNCH_US + weights + max(turns * (p.chunks * chunk + _TILE_US * share), moved / _NBYTES_PER_US)
 
 
 def narrow_launch(
