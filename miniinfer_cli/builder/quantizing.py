@@ -2,18 +2,19 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from engine_format import DimensionRange
-from miniinfer_cli.builder.calibration.calibrate import Method, channel_maxima, scales_for
+from miniinfer_cli.builder.calibration.calibrate import Method, channel_maxima, mean_errors, scales_for
 from miniinfer_cli.builder.calibration.data import reread
 from miniinfer_cli.builder.precision import AUTO, named
 from miniinfer_cli.errors import ModelError, UsageError
 from miniinfer_cli.ir import DType, Graph, KeptNode
 from miniinfer_cli.ir.quantization import FORMATS, INT8, KeepFloat, NumberFormat
 from miniinfer_cli.passes.precision.choose_quantized import Quantized, choose_quantized
+from miniinfer_cli.passes.precision.correct_biases import correct_biases
 from miniinfer_cli.passes.precision.quantize_floats import quantize_floats
 from miniinfer_cli.passes.precision.quantize_weights import WeightForm, quantize_weights
 from miniinfer_cli.passes.precision.smooth_activations import smooth_activations, smoothable
@@ -168,8 +169,11 @@ def quantize(graph: Graph, asked: Asked, ranges: Sequence[DimensionRange], progr
         if not count:
             raise _nothing("weight_only: no product of the model has weights that can be integers", kept)
         return Done(count, kept, {}, asked.weights)
+    asked = replace(asked, data=reread(asked.data))
     found = calibrated(graph, asked, ranges, progress)
+    errors = {} if asked.data is None else mean_errors(graph, found.chosen, found.scales, asked.data, ranges, progress)
     count = quantize_floats(graph, found.chosen, found.scales)
+    correct_biases(graph, errors)
     return Done(count, found.chosen.kept, found.scales, format=asked.format, smoothed=found.smoothed)
 
 

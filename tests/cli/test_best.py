@@ -85,11 +85,6 @@ def test_8_bits_are_looked_at_with_16_in_all_else(monkeypatch, times, tolerance,
     assert f"{recorded['precision']} with {recorded['half']}" == taken
 
 
-def test_16_bits_for_which_nothing_is_left_are_told():
-    (refused,) = (f for f in find_best(tower(64), BuildOptions(calibrate=[samples(64)])).forms if f.precision == MIXED[0])
-    assert "the model keeps all of its f32" in refused.reason
-
-
 def test_without_samples_there_are_no_8_bits_and_errors_are_a_guess(monkeypatch):
     timed(monkeypatch, {})
     found = find_best(tower(16), BuildOptions(), device="cpu")

@@ -62,7 +62,7 @@ def test_what_does_not_multiply_8_bits_may_be_of_16(digits, format, half):
     assert np.mean(found[100:].argmax(1) == labels[100:]) >= 0.97
     kinds = {v.tensor.dtype for n in built.graph for v in n.outputs}
     assert DType.F32 not in kinds - {v.tensor.dtype for v in built.graph.outputs} and DType(half) in kinds
-    assert {k.reason for k in built.kept} == {"only nodes of f32 read it"}  # what quantizes
+    assert {k.reason for k in built.kept} <= {"only nodes of f32 read it"}  # what quantizes
     whole = logits(miniinfer_cli.build(DIGITS, **options), images)
     assert np.linalg.norm(found - whole) < 0.05 * np.linalg.norm(whole)
 
@@ -85,23 +85,27 @@ def test_a_folder_a_cache_and_the_report(miniinfer, tmp_path, samples, digits):
     outcome = miniinfer("build", DIGITS, "-o", plan, *flags, "--verify", "--input", f"image={image}", "--json", tmp_path / "j")
     assert outcome.code == 0
     document = json.loads((tmp_path / "j").read_text())
-    assert document["precision"] == "int8" and document["kept_fp32"] == []
+    assert document["precision"] == "int8"
+    assert [(k["node"], k["reason"].partition(":")[0]) for k in document["kept_fp32"]] == [
+        ("/fc2/Gemm", "rule for the last product")
+    ]
     (checked,) = document["verification"]["outputs"]
     assert checked["tolerance"] == 0.1 and 0 < checked["relative_error"] < 0.1
-    assert "=== Element types: int8 ===\nProducts: 4 multiply int8, 0 keep f32" in outcome.out
+    assert "=== Element types: int8 ===\nProducts: 3 multiply int8, 1 keeps f32" in outcome.out
     scales = dict(line.split(": ") for line in cache.read_text().splitlines()[1:])
-    assert "image" in scales and len(scales) == 4
+    assert "image" in scales and len(scales) == 3
     shown = miniinfer("inspect", plan).out
     assert "Input: image: f32[batch,1,8,8]" in shown and "Output: logits: f32[batch,10]" in shown and " i8" in shown
     # The cache alone gives the same plan; with a value missing it says which node wants it.
     again = tmp_path / "again.plan"
     assert miniinfer("build", DIGITS, "-o", again, "--int8", "--calibration-cache", cache).code == 0
-    np.testing.assert_array_equal(logits(again, digits[0]), logits(plan, digits[0]))
+    found, want = (logits(p, digits[0]) for p in (again, plan))
+    assert 0 < np.linalg.norm(found - want) < 0.05 * np.linalg.norm(want)  # a cache has no samples to correct biases by
     cache.write_text("TRT-8601-EntropyCalibration2\nimage: 3c010204\n")
     lacking = miniinfer("build", DIGITS, "--int8", "--calibration-cache", cache, "--dry-run")
     assert lacking.code == 2 and "node '/conv2/Conv' has no scale for what it reads" in lacking.err
     assert miniinfer("build", DIGITS, "--int8", "--calibration-cache", cache, "--calibrate", samples, "--dry-run").code == 0
-    assert len(cache.read_text().splitlines()) == 5 and "image: 3c010204" in cache.read_text()
+    assert len(cache.read_text().splitlines()) == 4 and "image: 3c010204" in cache.read_text()
 
 
 def test_what_keeps_float_by_name_and_by_operation(miniinfer, samples, tmp_path):

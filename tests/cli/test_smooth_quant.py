@@ -35,7 +35,7 @@ def off(model, feeds, exact, **options):
     return plan, np.linalg.norm(got - exact) / np.linalg.norm(exact)
 
 
-@pytest.mark.parametrize(("format", "gain"), [("int8", 1.7), ("fp8", 1.5)])
+@pytest.mark.parametrize(("format", "gain"), [("int8", 1.7), ("fp8", 0.9)])
 def test_a_transformer_with_outliers_is_off_by_less(outliers, format, gain):
     model, feeds = outliers
     with miniinfer_cli.load(miniinfer_cli.build(model), "cpu") as engine:

@@ -275,3 +275,23 @@ def test_what_others_read_is_quantized_for_attention_alone():
     ):
         _, chosen = quantized_attention(**options)
         assert {v.name for v in chosen.readers} == read
+
+
+@pytest.mark.parametrize(
+    ("ending", "kept"),
+    [
+        ("y = MatMul(p, v) @last\n  return y", ["last"]),
+        ("y = MatMul(p, v) @last\n  z = Softmax(y)\n  return z", ["last"]),
+        ("y = MatMul(p, v) @last\n  return y, r", ["last"]),
+        ("q = MatMul(p, v) @last\n  y = ReduceMean(q)\n  return y", []),  # something comes behind it
+        ("q = MatMul(p, v) @last\n  e: f32[2,2] = const [1.0, 2.0, 3.0, 4.0]\n  y = MatMul(q, e) @end\n  return y", ["end"]),
+        ("u: f32[90,90] = const large \"u\"\n  y = MatMul(p, u) @last\n  return y", []),  # it is a part of the work
+    ],
+)  # fmt: skip
+def test_last_products_that_are_little_work_keep_f32(ending, kept):
+    first = 'w: f32[90,90] = const large "w"\n  s = MatMul(x, w) @first\n  r = Relu(s)\n  a: i64[1] = const [1]'
+    mean = 'p = ReduceMean(r, a)\n  v: f32[90,2] = const large "v"'
+    graph = typed_graph(f"graph main(x: f32[n,8,90]) {{\n  {first}\n  {mean}\n  {ending}\n}}")
+    chosen = choose_quantized(graph, KeepFloat())
+    assert [(k.node, k.reason.partition(":")[0]) for k in chosen.kept] == [(name, "rule for the last product") for name in kept]
+    assert "first" in {n.name for n in chosen.products}

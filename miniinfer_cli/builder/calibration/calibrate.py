@@ -1,6 +1,6 @@
 """The scales of values of a graph: from a cache, or from what the graph computes on samples, on the CPU."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -13,10 +13,11 @@ from miniinfer_cli.builder.calibration.data import Samples, pieces
 from miniinfer_cli.builder.calibration.histogram import METHODS, PERCENTILE, ChannelMaxima, Histogram
 from miniinfer_cli.devices.opening import load
 from miniinfer_cli.errors import ModelError, UsageError
-from miniinfer_cli.ir import Array, Graph, Node, States
+from miniinfer_cli.ir import Array, Graph, Node, States, Value
 from miniinfer_cli.ir.quantization import INT8
 from miniinfer_cli.passes.pipeline import optimize_narrowed
 from miniinfer_cli.passes.precision.choose_quantized import Quantized
+from miniinfer_cli.passes.precision.correct_biases import show_errors
 from miniinfer_cli.passes.precision.quantize_floats import keep_float_hint
 from miniinfer_cli.passes.remove_dead_nodes import remove_dead_nodes
 from miniinfer_cli.planning.freeze import freeze
@@ -105,6 +106,31 @@ def channel_maxima(
     return {name: maxima.largest for name, maxima in found.items()}
 
 
+def mean_errors(
+    graph: Graph,
+    chosen: Quantized,
+    scales: Mapping[str, float],
+    data: Any,
+    ranges: Sequence[DimensionRange],
+    progress: Callable[[str], None] = lambda text: None,
+) -> dict[str, Array]:
+    """What rounding shifts the outputs of each chosen product by on ``data``, by its name: f32[outputs], to be added to them.
+
+    ``graph`` is as ``optimize_in_f32`` leaves it, and is not changed. Raises UsageError where a sample does not go with it.
+    """
+    shown = graph.copy()
+    errors = show_errors(shown, chosen, scales)
+    names = {f"{name}_error_{i}": value for name, listed in errors.items() for i, value in enumerate(listed)}
+    sums: dict[str, Array] = {}
+    weight = 0.0
+    for feeds, results in _runs(shown, names, Samples(data), ranges, progress, "correct"):
+        share = float(next((np.size(a) for a in feeds.values()), 1))
+        weight += share
+        for name in names:
+            sums[name] = sums.get(name, 0.0) + share * np.asarray(results[name], np.float64)
+    return {name: np.sum([sums[f"{name}_error_{i}"] for i in range(len(listed))], 0) / weight for name, listed in errors.items()}
+
+
 class _Observer(Protocol):
     is_finite: bool
 
@@ -124,7 +150,6 @@ def _observed(
     found = {name: make() for name in names}
     shown = graph.copy()
     values = {v.name: v for v in shown.values() if v.name in found}
-    inputs = list(graph.inputs)
     states = shown.states or States(())
     for name in sorted(states.inputs & found.keys()):
         node = _first_reader(chosen, name)
@@ -132,29 +157,12 @@ def _observed(
             f"node {node.name!r}: {name!r}, which it reads, is a state, and samples show only how it begins",
             hint=keep_float_hint(node),
         )
-    ends = zip(shown.output_names, shown.outputs, strict=True)
-    kept = {name: value for name, value in ends if name in states.outputs}  # nobody is given these, so they have other names, too
     made = {name: f"{name}_observed" for name in names if values[name] not in shown.inputs}
-    shown.set_outputs([*(values[name] for name in made), *kept.values()], [*made.values(), *kept])
-    remove_dead_nodes(shown)
-    optimize_narrowed(shown)
-    done = 0
-    with load(freeze(shown, ranges=ranges, options={"tf32": False}), "cpu") as engine:
-        for number, sample in enumerate(samples.read(inputs)):
-            for feeds in pieces(sample, inputs, ranges):
-                try:
-                    results = engine.run(feeds) if made else {}
-                except UsageError as error:
-                    raise error.at(sample.name) from None
-                for name, seen in found.items():
-                    array = results.get(made.get(name, ""), feeds.get(name))
-                    if array is not None:
-                        seen.add(np.asarray(array, np.float32))
-                done += 1
-            count = samples.count
-            progress(f"calibrate {100 * (number + 1) / count:.0f} %" if count else f"calibrate: sample {number + 1}")
-    if not done:
-        raise UsageError("calibrate: there is not one sample", hint=NO_DATA)
+    for feeds, results in _runs(shown, {made[n]: values[n] for n in made}, samples, ranges, progress, "calibrate"):
+        for name, seen in found.items():
+            array = results.get(made.get(name, ""), feeds.get(name))
+            if array is not None:
+                seen.add(np.asarray(array, np.float32))
     for name in (name for name, seen in found.items() if not seen.is_finite):
         node = _first_reader(chosen, name)
         raise ModelError(
@@ -162,3 +170,30 @@ def _observed(
             hint=keep_float_hint(node, "give other samples"),
         )
     return found
+
+
+def _runs(
+    shown: Graph, wanted: Mapping[str, Value], samples: Samples, ranges: Sequence[DimensionRange],
+    progress: Callable[[str], None], doing: str,
+) -> Iterator[tuple[Mapping[str, Array], Mapping[str, Any]]]:  # fmt: skip
+    """The pieces of the samples, and what ``shown``, which is changed for that, gives of the values ``wanted`` for each."""
+    inputs, states = list(shown.inputs), shown.states or States(())
+    ends = zip(shown.output_names, shown.outputs, strict=True)
+    kept = {name: value for name, value in ends if name in states.outputs}  # nobody is given these, so they have other names, too
+    shown.set_outputs([*wanted.values(), *kept.values()], [*wanted, *kept])
+    remove_dead_nodes(shown)
+    optimize_narrowed(shown)
+    done = 0
+    with load(freeze(shown, ranges=ranges, options={"tf32": False}), "cpu") as engine:
+        for number, sample in enumerate(samples.read(inputs)):
+            for feeds in pieces(sample, inputs, ranges):
+                try:
+                    results = engine.run(feeds) if wanted else {}
+                except UsageError as error:
+                    raise error.at(sample.name) from None
+                yield feeds, results
+                done += 1
+            count = samples.count
+            progress(f"{doing} {100 * (number + 1) / count:.0f} %" if count else f"{doing}: sample {number + 1}")
+    if not done:
+        raise UsageError("calibrate: there is not one sample", hint=NO_DATA)

@@ -5,20 +5,29 @@ What is added to the result of such a convolution is of 8 bits as well, since it
 between two convolutions is bytes. What is added to the result of a matrix product (the stream that the layers of a transformer
 add to) keeps f32.
 
+The last products, whose results are those of the model, keep f32 where they are a hundredth of all work at most: nothing behind
+them would average their errors, and what they take is not seen (the last layer of a classifier, not that of a language model).
+
 Floats of 8 bits are multiplied in products of two results as well, and in attention: an outlier costs them little, where it takes
 all but a few of the steps of integers.
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from miniinfer_cli.ir import Graph, KeptNode, Node, Value
 from miniinfer_cli.ir.quantization import INT8, KeepFloat, NumberFormat
+from miniinfer_cli.ops.pointwise import is_pointwise
 from miniinfer_cli.ops.registry import find
+from miniinfer_cli.ops.stored_numbers import only_moves
 from miniinfer_cli.passes.driver import with_subgraphs
 from miniinfer_cli.passes.operands import dims, sole_user
 from miniinfer_cli.passes.precision.choose_widths import is_f32
 from miniinfer_cli.passes.precision.quantized_moves import leads_to_attention, moves_one_operand
+
+_LITTLE = 100
+"""A last product that is one part of so many of all work is little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +76,10 @@ def choose_quantized(graph: Graph, keep: KeepFloat, format: NumberFormat = INT8)
                 kept.append(KeptNode(node.name, node.op, node.origins, reason))
             else:
                 products.append(node)
+    last = _few_last(graph, products)
+    reason = "rule for the last product: it is little work, and its errors show"
+    kept += [KeptNode(n.name, n.op, n.origins, reason) for n in last]
+    products = [n for n in products if n not in last]
     readers: dict[Value, list[tuple[Node, int]]] = {}
     for node in products:
         for number in factors(node):
@@ -78,6 +91,31 @@ def choose_quantized(graph: Graph, keep: KeepFloat, format: NumberFormat = INT8)
 def output_axis(node: Node) -> int:
     """The axis of the weights of a product that its outputs lie along."""
     return 1 if node.is_op("MatMul") or (node.is_op("Gemm") and not node.attrs.get("transB", 0)) else 0
+
+
+def _few_last(graph: Graph, products: Sequence[Node]) -> list[Node]:
+    """The products behind which nothing comes but what is computed element by element, where they are little work."""
+    total = sum(map(_operations, products))
+    return [n for n in products if has_weights(n) and 0 < _LITTLE * _operations(n) <= total and _leads_out(graph, n.output)]
+
+
+def _operations(product: Node) -> int:
+    """Multiplications, of sizes that are not known as if these were 1; 0 for a product of two results."""
+    weights, shape = product.inputs[1], dims(product.output)
+    if not has_weights(product) or weights is None or weights.constant is None or not shape:
+        return 0
+    axis = 1 if product.is_op("Conv") else len(shape) - 1
+    return weights.constant.size * math.prod(d for i, d in enumerate(shape) if i != axis and isinstance(d, int))
+
+
+def _leads_out(graph: Graph, value: Value) -> bool:
+    """Whether all that reads the value, and what reads that, ends in results of the graph, element by element."""
+    if not value.users:
+        return graph.is_output(value)
+    return all(
+        (is_pointwise(u) or only_moves(u) or u.is_op("Softmax", "LogSoftmax")) and all(_leads_out(graph, v) for v in u.outputs)
+        for u in value.users
+    )
 
 
 def _attentions_behind(mover: Node) -> set[Node]:

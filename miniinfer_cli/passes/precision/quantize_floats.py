@@ -44,28 +44,34 @@ def quantize_floats(graph: Graph, chosen: Quantized, scales: Mapping[str, float]
                 f"node {first.name!r}: {value.name!r}, which it is to read as {format.name}, {told}",
                 hint=keep_float_hint(first, "take it out of the calibration cache, and calibrate again"),
             )
-        if not format.is_float and is_never_negative(value):
-            step, zero = np.float32(scale * format.largest / _LARGEST_UNSIGNED), np.array(0, np.uint8)
-        else:
-            step, zero = np.float32(scale), np.zeros((), numpy_dtype(format.dtype))
-        numbers = (graph.add_constant(step, f"{value.name}_scale"), graph.add_constant(zero, "zero_point"))
-        narrow = insert(graph, "QuantizeLinear", value, *numbers, before=first, out=f"{value.name}_{format.name}")
-        wide = insert(graph, "DequantizeLinear", narrow, *numbers, before=first, out=f"{value.name}_dequantized")
+        wide = rounded_value(graph, value, scale, format, first)
         for node, number in readers:
             graph.set_inputs(node, [wide if i == number else v for i, v in enumerate(node.inputs)])
     for node in filter(has_weights, chosen.products):
         old, axis = node.inputs[1], output_axis(node)
         assert old is not None and old.constant is not None
         if (old, axis) not in weights:
-            weights[old, axis] = _quantized_weights(graph, node, old, axis, format)
+            weights[old, axis] = rounded_weights(graph, node, format)
         graph.set_inputs(node, [node.inputs[0], weights[old, axis], *node.inputs[2:]])
     return len(chosen.products)
 
 
-def _quantized_weights(graph: Graph, node: Node, weights: Value, axis: int, format: NumberFormat) -> Value:
-    """The weights in 8 bits with a scale for each index of ``axis``, dequantized in front of ``node``."""
+def rounded_value(graph: Graph, value: Value, scale: float, format: NumberFormat, before: Node) -> Value:
+    """``value`` in 8 bits by this scale, dequantized, in front of a node."""
+    if not format.is_float and is_never_negative(value):
+        step, zero = np.float32(scale * format.largest / _LARGEST_UNSIGNED), np.array(0, np.uint8)
+    else:
+        step, zero = np.float32(scale), np.zeros((), numpy_dtype(format.dtype))
+    numbers = (graph.add_constant(step, f"{value.name}_scale"), graph.add_constant(zero, "zero_point"))
+    narrow = insert(graph, "QuantizeLinear", value, *numbers, before=before, out=f"{value.name}_{format.name}")
+    return insert(graph, "DequantizeLinear", narrow, *numbers, before=before, out=f"{value.name}_dequantized")
+
+
+def rounded_weights(graph: Graph, node: Node, format: NumberFormat) -> Value:
+    """The weights of a product in 8 bits with a scale for each of its outputs, dequantized in front of ``node``."""
+    weights, axis = node.inputs[1], output_axis(node)
+    assert weights is not None and weights.constant is not None  # ``has_weights``
     handle = weights.constant
-    assert handle is not None
     others = [i for i in range(len(handle.shape)) if i != axis]
     scales = scales_of_weights(node, weights, handle.magnitudes(others).largest.reshape(-1), format)
     shape = tuple(-1 if i == axis else 1 for i in range(len(handle.shape)))
