@@ -1,6 +1,7 @@
 """Views with offsets and strides: who reads them, when a copy is made instead, and that results are the references'."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,10 +9,13 @@ import pytest
 from miniinfer_cli.backends.choosing import Policy
 from miniinfer_cli.backends.cuda.contract.problems import AttentionProblem, MatmulProblem
 from miniinfer_cli.backends.cuda.contract.program import library_calls
+from miniinfer_cli.backends.cuda.contract.site import Site
+from miniinfer_cli.backends.cuda.contract.tactic import Tactic
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.making import draft
 from miniinfer_cli.backends.cuda.making.maker import make_program
 from miniinfer_cli.ops.interpreter import interpret
+from miniinfer_cli.passes.fuse_conv import fuse_conv
 from miniinfer_cli.passes.fuse_matmul import fuse_matmul
 from miniinfer_cli.passes.fuse_pointwise import fuse_pointwise
 from tests.backends.cuda.graph_runs import kinds, run, some, views
@@ -20,6 +24,7 @@ from tests.backends.cuda.performing import perform_program
 from tests.backends.nodes import assert_close
 from tests.emulation.engine import open_emulated, plan_of
 from tests.graph_text import typed_graph
+from tests.passes.graphs import read_graph
 
 MERGED = """
 graph main(x: f16[2,5,96], m: f16[2,5,32]) {
@@ -105,6 +110,58 @@ def test_what_is_repeated_once_is_no_work(size: str, moved: list[str]) -> None:
     assert kinds(run(f"{text}  c = CumSum(b, axis)\n  return c\n}}".replace("  s:", "  axis: i64[] = const 1\n  s:"))) == [
         "Neg", *moved, "CumSum",
     ]  # fmt: skip
+
+
+HALF_OF_AN_IMAGE = """
+graph main(x: f16[2,6,7,128], z: f16[2,6,7,64]) {
+  k: f16[64,TAPS,64] = const large "mapped k"
+  b: f16[64] = const large "mapped b"
+  sizes: i64[2] = const [64, 64]
+  p = Neg(x)
+  one, two = Split(p, sizes) {axis=3}
+  c = miniinfer.ConvNHWC(two, k, b) {pads=[PAD, PAD, PAD, PAD]}
+  r = Swish(c)
+  y = Add(r, z)
+  d = miniinfer.ConvNHWC(one, k) {pads=[PAD, PAD, PAD, PAD]}
+  return y, d
+}
+"""
+
+
+@pytest.mark.parametrize("taps", ["1,1", "3,3"])
+@pytest.mark.parametrize(("arch", "moved"), [(90, []), (80, ["Split"])])
+def test_convolutions_read_some_channels_of_an_image_where_they_lie(arch: int, moved: list[str], taps: str) -> None:
+    graph = read_graph(HALF_OF_AN_IMAGE.replace("TAPS", taps).replace("PAD", str(int(taps[0]) // 2)))
+    fuse_conv(graph)
+    target = Target(arch=arch)
+    program = make_program(graph, [v.type for v in graph.inputs], target)
+    assert [
+        k for k in kinds(program) if k not in ("Neg", "miniinfer.FusedConv", "miniinfer.ConvNHWC", "miniinfer.FusedPointwise")
+    ] == moved
+    given = some(graph)
+    for got, want in zip(perform_program(program, given, target), interpret(graph, given), strict=True):
+        assert_close(got, want, 2e-2)
+
+
+@pytest.mark.parametrize("taps", ["1,1", "3,3"])
+def test_every_way_of_a_convolution_has_channels_of_an_image(taps: str) -> None:
+    """Those that cannot read them where they lie copy them first."""
+    graph = read_graph(HALF_OF_AN_IMAGE.replace("TAPS", taps).replace("PAD", str(int(taps[0]) // 2)))
+    offered: list[str] = []
+
+    def watch(site: Site, tactics: Sequence[Tactic], decision: Any) -> None:
+        if site.node.name == "d":
+            offered.extend(t.key for t in tactics if not t.problems)
+
+    make_program(graph, [v.type for v in graph.inputs], Target(arch=90, watch=watch))
+    given = some(graph)
+    wanted = interpret(graph, given)
+    assert len({key.partition(" ")[0] for key in offered}) > 2
+    for key in list(dict.fromkeys(offered))[:: max(1, len(offered) // 8)]:
+        target = Target(arch=90, policy=Policy(forced={"d": key}))
+        program = make_program(graph, [v.type for v in graph.inputs], target)
+        assert "Split" not in kinds(program)
+        assert_close(perform_program(program, given, target)[1], wanted[1], 2e-2)
 
 
 def test_heads_that_were_reshaped_and_transposed_are_read_where_they_lie() -> None:

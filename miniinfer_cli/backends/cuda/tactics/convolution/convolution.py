@@ -7,6 +7,7 @@ from miniinfer_cli.backends.cuda.contract.viewing import reads_strided
 from miniinfer_cli.backends.cuda.tactics.convolution.convolution_tactics import convolution_ways
 from miniinfer_cli.backends.cuda.tactics.convolution.convolutions import ConvolutionOperands, Finish, convolution_of
 from miniinfer_cli.backends.cuda.tactics.convolution.patches import prefers_patches
+from miniinfer_cli.backends.cuda.tactics.convolution.pixel_products import reads_as_it_lies
 from miniinfer_cli.backends.cuda.tactics.convolution.stems import prefers_stem
 from miniinfer_cli.ops import OURS
 
@@ -24,12 +25,12 @@ def lower_convolution(site: Site) -> tuple[Tactic, ...] | None:
 
 @reads_strided("ConvNHWC", domain=OURS)
 def reads_image(site: Site, number: int) -> bool:
-    """The image, where its patches are copied in any case, or what a stem reads."""
+    """The image, where its patches are copied in any case, or what a stem reads, or channels of one that lie side by side."""
     conv = convolution_of(site.node, site.input(0), site.input(1), site.output())
     if number != 0 or conv is None:
         return False
     io = _operands(site)
-    return prefers_patches(conv, io) or prefers_stem(conv, io, site.target)
+    return prefers_patches(conv, io) or prefers_stem(conv, io, site.target) or reads_as_it_lies(conv, io, site.target)
 
 
 def _operands(site: Site) -> ConvolutionOperands:

@@ -67,7 +67,8 @@ def convolution_ways(
 ) -> Ways:
     """The ways of a convolution and what follows it; memory bounds what is depthwise, and a single pixel.
 
-    Windows that share no pixel are read as they lie; for all other ways what is strided is copied first.
+    Windows that share no pixel are read as they lie, and by the kernels for sm_90 some channels of a wider image; for all
+    other ways what is strided is copied first.
     """
     if 0 in conv.y_shape:
         return Ways((Tactic(NOTHING, lambda work: None, Estimate(0, 0)),))
@@ -77,6 +78,8 @@ def convolution_ways(
     else:
         dense = replace(io, x=Operand.scratch(0), x_strides=None)
         ways = _behind_copy(conv, io, _dense_ways(conv, dense, finish, target, table), target)
+        if conv.group == 1 and (pixels := pixel_tactics(conv, io, finish, target)):
+            ways = replace(ways, pixels=pixels)  # in the place of those behind a copy
     stems = stem_tactics(conv, io, finish, target)
     if stems and prefers_stem(conv, io, target, table):
         ways = replace(ways, pixels=(*stems, *ways.pixels), favoured=True)

@@ -20,7 +20,7 @@ from miniinfer_cli.backends.cuda.tactics.convolution.convolutions import (
 )
 from miniinfer_cli.backends.cuda.tactics.convolution.depthwise import depthwise_tactics
 from miniinfer_cli.backends.cuda.tactics.convolution.patches import prefers_patches
-from miniinfer_cli.backends.cuda.tactics.convolution.pixel_products import favours_pixels, pixel_region_tactics
+from miniinfer_cli.backends.cuda.tactics.convolution.pixel_products import favours_pixels, pixel_region_tactics, reads_as_it_lies
 from miniinfer_cli.backends.cuda.tactics.convolution.stems import prefers_stem, stem_region_tactics
 from miniinfer_cli.backends.cuda.tactics.products.product_endings import QUICK_ACTIVATIONS, Following
 from miniinfer_cli.ir import Array, Graph, Node, TensorType, Value
@@ -62,8 +62,8 @@ def lower_fused_conv(site: Site) -> tuple[Tactic, ...] | None:
 
 @reads_strided("FusedConv", domain=OURS)
 def reads_image_of_region(site: Site, number: int) -> bool:
-    """The image of the convolution in front, where its patches are copied in any case, or what a stem reads, and nothing else of
-    the body reads it.
+    """The image of the convolution in front, where its patches are copied in any case, or what a stem reads, or channels of one
+    that lie side by side; and nothing else of the body reads it.
     """
     body = site.node.body
     assert body is not None
@@ -73,7 +73,8 @@ def reads_image_of_region(site: Site, number: int) -> bool:
     if image.users != (region.anchor,):
         return False
     io = region.io(site)
-    return prefers_patches(region.conv, io) or prefers_stem(region.conv, io, site.target)
+    preferred = prefers_patches(region.conv, io) or prefers_stem(region.conv, io, site.target)
+    return preferred or reads_as_it_lies(region.conv, io, site.target, activated=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 
 from miniinfer_cli.backends.cuda.contract.steps import Operand
+from miniinfer_cli.backends.cuda.contract.strides import merge_axes
 from miniinfer_cli.backends.cuda.contract.tactic import Tactic
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.contract.tensor_map import map_fault
@@ -75,7 +76,7 @@ def pixel_tactics(conv: Convolution, io: ConvolutionOperands, finish: Finish, ta
     """The convolution and its finish, by the favoured kernel first; none where it is no such product, or where none fits."""
     if conv.group > 1:
         return grouped_tactics(conv, io, finish, target)
-    found = _product(conv, finish) if io.x_strides is None else None
+    found = _as_it_lies(conv, finish, io)
     if found is None:
         return ()
     (product, extra), operands = found, _operands(io, finish)
@@ -90,13 +91,35 @@ def pixel_region_tactics(
     """The same with what follows: ``finish`` is the convolution's own, a bias or nothing."""
     if conv.group > 1:
         return grouped_region_tactics(conv, io, finish, following, target)
-    found = _product(conv, finish) if io.x_strides is None else None
+    found = _as_it_lies(conv, finish, io)
     if found is None:
         return ()
     (product, extra), operands = found, _operands(io, finish)
     large = large_region_tactics(product, operands, following, target, MANY_PIXELS, extra)
     few = region_tactics(product, operands, following, target, MANY_PIXELS, extra)
     return (*large, *few) if _favoured(conv, target, activated=True) == LARGE else (*few, *large)
+
+
+def reads_as_it_lies(conv: Convolution, io: ConvolutionOperands, target: Target, *, activated: bool = False) -> bool:
+    """True where the favourite is a kernel for sm_90 that reads some channels of a wider image, whose strides ``io`` has."""
+    return favours_pixels(conv, target, activated=activated) and conv.group == 1 and _as_it_lies(conv, Finish(), io) is not None
+
+
+def _as_it_lies(conv: Convolution, finish: Finish, io: ConvolutionOperands) -> tuple[Product, Extra] | None:
+    """The product of an image with these strides: rows of the image begin at whole vectors, and windows are read by a map."""
+    found = _product(conv, finish)
+    if found is None or io.x_strides is None:
+        return found
+    (product, extra), nbytes = found, element_nbytes(conv.dtype)
+    *walk, step = io.x_strides
+    if step != 1 or any(n > 1 and s * nbytes % 16 for n, s in zip(conv.x_shape, walk, strict=False)):
+        return None
+    if extra.windows is None:
+        _, (rows,) = merge_axes(conv.x_shape[:-1], walk)
+        return (replace(product, lda=rows[0] if rows else product.lda), extra) if len(rows) <= 1 else None
+    images, height, width = walk
+    windows = replace(extra.windows, pitches=(width, height, images))
+    return None if map_fault(windows.seen(Operand.input(0), conv.dtype, 8)) else (product, replace(extra, windows=windows))
 
 
 def _product(conv: Convolution, finish: Finish) -> tuple[Product, Extra] | None:

@@ -117,7 +117,8 @@ class Windows:
     @property
     def elements(self) -> int:
         """Of all images, those that several windows share but once."""
-        return math.prod(self.x_shape) if self.pitches is None else self.x_shape[0] * self.pitches[2]
+        whole = math.prod(self.x_shape)
+        return whole if self.pitches is None else min(whole, self.x_shape[0] * self.pitches[2])
 
     @property
     def corners(self) -> tuple[int, int]:
