@@ -57,7 +57,7 @@ def layer_normalization(
     mean = np.add.reduce(rows, axis=1, keepdims=True)
     mean /= max(rows.shape[1], 1)
     y = rows - mean
-    inverse = _inverse_root_mean_square(y, epsilon)
+    inverse = inverse_root_mean_square(y, epsilon)
     y *= inverse
     y = _stage_two(y.reshape(shape), x.dtype, scale, b)
     if n_outputs == 1:
@@ -80,7 +80,7 @@ def infer_rms_normalization(
 def rms_normalization(x: Array, scale: Array, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1) -> Array:
     """x / sqrt(mean of squares + epsilon) * scale over the axes from ``axis`` on. Source: ONNX RMSNormalization-23."""
     rows = _stage_one(x, numpy_dtype(dtype_of_code(stash_type))).reshape(_rows(x.shape, axis % x.ndim))
-    y = rows * _inverse_root_mean_square(rows, epsilon)
+    y = rows * inverse_root_mean_square(rows, epsilon)
     return _stage_two(y.reshape(x.shape), scale.dtype, scale, None)
 
 
@@ -143,7 +143,7 @@ def _stage_one(x: Array, stash: np.dtype[Any]) -> Array:
     return x.astype(np.float32 if stash.itemsize < 4 else stash, copy=False)
 
 
-def _inverse_root_mean_square(rows: Array, epsilon: float) -> Array:
+def inverse_root_mean_square(rows: Array, epsilon: float) -> Array:
     """1 / sqrt(mean of squares + epsilon) of each row, as a column."""
     result: Array = np.matmul(rows[:, None, :], rows[:, :, None])[:, 0]  # a dot product per row: no temporary of squares
     result /= max(rows.shape[1], 1)
