@@ -250,6 +250,33 @@ class Mapped(Constant):
         return np.broadcast_to(narrow, shape)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedBytes(Constant):
+    """The packed bytes of ``source``, as they lie in a file, as u8 of a shape of as many; equal where ``source`` is the same."""
+
+    source: Constant
+
+    def _source_steps(self) -> int:
+        return self.source.steps
+
+    def block(self, index: Index) -> Array:
+        packed = b"".join(self.source.chunks())
+        return _part(unpack(packed, self.dtype, self.shape), index)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PackedBytes) and other.source is self.source and other.shape == self.shape
+
+    def __hash__(self) -> int:
+        return hash((PackedBytes, id(self.source), self.shape))
+
+
+def packed_bytes(source: Constant, shape: tuple[int, ...]) -> PackedBytes:
+    """``source`` as packed bytes of this shape. Raises ValueError where they are not as many."""
+    if source.nbytes != math.prod(shape):
+        raise ValueError(f"{source.dtype}{list(source.shape)} takes {source.nbytes} bytes, not {math.prod(shape)}")
+    return PackedBytes(DType.U8, shape, source)
+
+
 def constant(array: Any) -> ArrayConstant:
     """A handle on an array (anything numpy can make one of), which must not change afterwards."""
     array = np.asarray(array)

@@ -86,6 +86,12 @@ NODES: list[tuple[str, tuple[Any, ...], Mapping[str, Any]]] = [
         ),
         {"limit": 4e-3, "outputs": 3},
     ),
+    ("MatMul", (normal(1, 2048, dtype=F16), normal(2048, 2560, dtype=F16) / F16(45)), {"limit": 4e-3, "constants": (1,)}),
+    (
+        "Gemm",
+        (normal(8, 1096, dtype=F16), normal(1000, 1096, dtype=F16) / F16(33)),
+        {"limit": 4e-3, "constants": (1,), "transB": 1},
+    ),
     ("Softmax", (normal(70, 1000),), {}),
     ("Softmax", (normal(3, 1100, 6),), {"axis": 1}),
     ("LayerNormalization", (normal(70, 768, dtype=F16), normal(768, dtype=F16), normal(768, dtype=F16)), {"limit": 1e-2}),

@@ -14,6 +14,7 @@ from miniinfer_cli.passes.fuse_conv import fuse_conv
 from miniinfer_cli.passes.fuse_matmul import fuse_matmul
 from miniinfer_cli.passes.fuse_pointwise import fuse_pointwise
 from miniinfer_cli.planning.freeze import freeze
+from tests.backends.cuda.joins.test_row_products import Layer
 from tests.graph_text import typed_graph
 
 ROWS = """
@@ -134,6 +135,25 @@ def test_normalized_products(m: int, n: int, dtype: str, norm: str, residual: st
 def typed(m: int, n: int, dtype: str, norm: str, residual: str) -> Graph:
     """The graph, nothing of it fused."""
     return typed_graph(ROWS.format(m=m, t=dtype, norm=norm, residual=residual, weights=WEIGHTS.format(n=n, t=dtype)))
+
+
+@pytest.mark.parametrize("rows", [(1, 1), (2, 1)])
+@pytest.mark.parametrize(("dtype", "nibbles"), [(np.float16, False), (np.float16, True), (np.float32, True)])
+def test_row_products(rows: tuple[int, ...], dtype: Any, nibbles: bool) -> None:
+    """A gated layer of a decoder, near to the references, and the same bits whoever begins early."""
+    layer = Layer(rows, dtype, nibbles=nibbles, sizes=(2048, 5632))
+    graph = layer.finished()
+    (want,) = interpret(graph, layer.feeds)
+    results = set()
+    for pdl in (True, False):
+        with miniinfer_cli.load(freeze(graph), "cuda:0", pdl=pdl) as engine:
+            for _ in range(3):
+                (got,) = engine.run({"x": layer.feeds[0]}).values()
+                results.add(got.tobytes())
+            assert any(step.kind == "miniinfer.RowProduct" for step in engine.program(layer.feeds).steps)
+    assert len(results) == 1
+    error = np.linalg.norm(got.astype(np.float64) - want) / np.linalg.norm(want.astype(np.float64))
+    assert error < (2e-3 if dtype is np.float16 else 5e-6)
 
 
 EMBEDDED = """

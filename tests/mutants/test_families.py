@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -17,6 +18,7 @@ from miniinfer_cli.passes.precision.fuse_quantized import fuse_quantized
 from tests.backends.cuda.tactics.every_tactic import offered
 from tests.backends.cuda.tactics.test_normalized_product import normalized
 from tests.backends.cuda.tactics.test_quantized_attention import joined
+from tests.backends.cuda.tactics.test_row_products import region
 from tests.backends.nodes import make_graph
 from tests.graph_text import typed_graph
 from tests.mutants import views
@@ -78,7 +80,7 @@ NODES: dict[str, list[tuple[str, tuple[Any, ...], dict[str, Any]]]] = {
         ("MatMul", (random(40, 64), random(64, 50)), _WEIGHTS),
         *(
             ("MatMul", (random(m, k, dtype=F16), random(k, 72, dtype=F16)), _WEIGHTS)
-            for m, k in ((20, 64), (20, 200), (1024, 64))
+            for m, k in ((20, 64), (20, 200), (1024, 64), (1, 64), (1, 512))
         ),
     ],
     "einsum": [("Einsum", (random(3, 5), random(4, 5)), {"equation": "ij,kj->ik"})],
@@ -98,10 +100,10 @@ NODES: dict[str, list[tuple[str, tuple[Any, ...], dict[str, Any]]]] = {
         (
             "CachedAttention",
             (
-                *(random(2, heads, 1, 32, dtype=F16) for heads in (4, 2, 2)),
-                *(random(2, 2, 90, 32, dtype=F16),) * 2,
+                *(random(2, heads, 1, 64, dtype=F16) for heads in (4, 2, 2)),
+                *(random(2, 2, 90, 64, dtype=F16),) * 2,
                 *(np.array([0, 80]), np.array([1, 81])),
-                *(random(2, 1, 16, dtype=F16),) * 2,
+                *(random(2, 1, 32, dtype=F16),) * 2,
             ),
             {"n_outputs": 3},
         )
@@ -168,7 +170,8 @@ NODES: dict[str, list[tuple[str, tuple[Any, ...], dict[str, Any]]]] = {
 _OURS = ("CachedAttention", "Excitation", "RotaryAttention", "SqueezeExcitation")
 
 BY_THEMSELVES = {
-    *("fused_conv", "fused_matmul", "fused_normalization", "normalized_product", "quantized_attention", "quantized_regions")
+    *("fused_conv", "fused_matmul", "fused_normalization", "normalized_product", "quantized_attention", "quantized_regions"),
+    "row_products",
 }
 """Those that have a test of their own."""
 
@@ -221,12 +224,20 @@ def test_every_tactic_of_quantized_regions_has_its_mutants() -> None:
         assert fuse_quantized(graph) == 1
         annotate(graph)
         listed.update(general(t.key) for t in offered(graph, random_feeds(graph), Target()))
+    for k in (64, 512):
+        nibbles = region(k=k, dtype=np.float32, stored=ml_dtypes.int4, group=64, op="QuantizedMatMul")
+        listed.update(general(t.key) for t in offered(*nibbles, Target()))
     assert listed == set(KEYS["quantized_regions"])
 
 
 def test_every_tactic_of_quantized_attention_has_its_mutants() -> None:
     listed = {general(t.key) for t in offered(*joined(), Target())}
     assert listed == set(KEYS["quantized_attention"])
+
+
+def test_every_tactic_of_row_products_has_its_mutants() -> None:
+    listed = {general(t.key) for k in (64, 512) for t in offered(*region(k=k, gated=True, features=256), Target())}
+    assert listed == set(KEYS["row_products"])
 
 
 def test_every_tactic_of_normalized_products_has_its_mutants() -> None:
@@ -247,6 +258,13 @@ def test_every_tactic_of_fused_products_has_its_mutants() -> None:
         assert fuse_matmul(graph) == 1
         given = [random(*shape) for shape in ((a,) if constant else (a, b))]
         listed.update(general(t.key) for t in offered(graph, given, Target(supports=lambda problem: True)))
+    for k in (64, 512):
+        graph = Graph("g")
+        x = graph.add_input("x", TensorType(DType.F16, (1, k)))
+        graph.set_outputs([graph.add("Relu", graph.add("MatMul", x, graph.add_constant(random(k, 72, dtype=F16), "w")))])
+        annotate(graph)
+        assert fuse_matmul(graph) == 1
+        listed.update(general(t.key) for t in offered(graph, [random(1, k, dtype=F16)], Target()))
     assert listed == set(KEYS["fused_matmul"])
 
 

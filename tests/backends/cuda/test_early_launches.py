@@ -107,6 +107,8 @@ IN_HALVES = {
     "byte_product",
     "squeeze_excitation",
     "depthwise_tiles",
+    "row_product",
+    "cached_in_cluster",
 }
 """Kernels that take their turn in two halves, with what needs no other kernel between: ``sm90/turns.cuh``."""
 

@@ -45,12 +45,14 @@ JoinsOf = Callable[[Graph, Types, Target], Sequence[Join]]
 _FAMILIES: dict[str, JoinsOf] = {}
 _FILES = {
     "Attention": ("quantized_attention",),
+    "DequantizeLinear": ("row_products",),
     "FusedConv": ("excitation", "squeeze_excitation", "activated_depthwise"),
-    "LayerNormalization": ("normalization", "normalized_product"),
-    "RMSNormalization": ("normalization", "normalized_product"),
+    "LayerNormalization": ("normalization", "normalized_product", "row_products"),
+    "RMSNormalization": ("normalization", "normalized_product", "row_products"),
     "RotaryEmbedding": ("cached_attention", "rotary_attention"),
+    "Split": ("row_products",),
 }
-"""The files of ``joins/``, by an operation that every join of theirs holds: a model needs few of them."""
+"""The files of ``joins/``, by an operation that their joins hold (each one of those that bring its file): a model needs few."""
 
 
 def joins(family: str) -> Callable[[JoinsOf], JoinsOf]:

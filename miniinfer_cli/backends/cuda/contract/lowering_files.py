@@ -19,6 +19,7 @@ _OTHERS = {
     "cast": ("pointwise",),
     "conv_transpose": ("convolution",),
     "elementwise": ("pointwise",),
+    "quantize": ("dequantize",),
     "recurrent_shapes": ("recurrent",),
     "selection": ("unique",),
 }
@@ -32,6 +33,7 @@ _REGIONS = {
     "QuantizedAttention": "quantized_attention",
     "QuantizedConv": "quantized_regions",
     "QuantizedMatMul": "quantized_regions",
+    "RowProduct": "row_products",
 }
 """The file of an operation without a definition, which only stands for its body."""
 

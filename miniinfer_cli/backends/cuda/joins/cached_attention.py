@@ -6,6 +6,7 @@ from miniinfer_cli.backends.cuda.contract.join import Join, joins, label_of
 from miniinfer_cli.backends.cuda.contract.site import Site
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.tactics.attention.attention_heuristic import ATTENTION
+from miniinfer_cli.backends.cuda.tactics.attention.cached_attention import KEY as PARTS
 from miniinfer_cli.backends.cuda.tactics.attention.cached_attention import cached_tactics
 from miniinfer_cli.backends.reference import static_tensor
 from miniinfer_cli.ir import Graph, Node, Value
@@ -97,8 +98,8 @@ def _join(
         return None
     inner_graph.set_outputs([made[v] for v in ends])
     site = Site(node, kinds, tuple(v.type for v in outputs), (None,) * len(kinds), target)
-    listed = cached_tactics(site)
-    return None if not listed else Join(KEY, nodes, inner_graph, listed[0].estimate, ATTENTION.cached_us, listed[0].needs)
+    anywhere = next((t for t in cached_tactics(site) if t.key == PARTS), None)
+    return None if anywhere is None else Join(KEY, nodes, inner_graph, anywhere.estimate, ATTENTION.cached_us, anywhere.needs)
 
 
 def _sizes(kind: object) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from miniinfer_cli.backends.cuda.contract.protocols import Device, Memory
 from miniinfer_cli.backends.cuda.contract.steps import Derived
 from miniinfer_cli.backends.cuda.loading.preload import preload
 from miniinfer_cli.ir import Constant, DType, Graph
+from miniinfer_cli.ir.constants import PackedBytes
 from miniinfer_cli.planning.thaw import StoredConstant
 
 _LOG = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class DeviceWeights:
         self._lock = threading.RLock()
         self._arena: Memory | None = None
         self._held: dict[Constant, Memory] = {}
+        self._unfolded: dict[Constant, Memory | None] = {}
         self._derived: dict[tuple[str | Constant, ...], Memory] = {}
         self.counts = WeightCounts()
         constants = dict.fromkeys(v.constant for v in graph.all_constants())
@@ -65,9 +67,13 @@ class DeviceWeights:
             else:
                 self._arena = _preload_file(self._device, self._file)
             self.counts.nbytes = self._arena.nbytes
-            self.counts.tensors = sum(self._is_preloaded(h) for h in handles)
-        for handle in handles:  # of a plan that was never written, or narrower than a byte
-            if not self._is_preloaded(handle):
+            self.counts.tensors = sum(self._place(h) is not None for h in handles)
+        for (
+            handle
+        ) in handles:  # of a plan that was never written; or narrower than a byte, an element a byte when it is asked for
+            if not self._is_preloaded(handle) and self._place(handle) is not None:
+                self._unfolded[handle] = None
+            elif not self._is_preloaded(handle):
                 self._held[handle] = self._upload(handle)
                 self.counts.tensors += 1
                 self.counts.nbytes += self._held[handle].nbytes
@@ -82,7 +88,9 @@ class DeviceWeights:
 
     def holds(self, handle: Constant) -> bool:
         """True for a constant that was there when the model was loaded."""
-        return self._is_preloaded(handle) or handle in self._held
+        if isinstance(handle, PackedBytes):
+            return handle.source in self._unfolded
+        return self._is_preloaded(handle) or handle in self._held or handle in self._unfolded
 
     def address(self, handle: Constant) -> int | None:
         """Where the constant lies, one element a byte at least; None for one that was not there when the model was loaded."""
@@ -90,6 +98,16 @@ class DeviceWeights:
             if self._is_preloaded(handle):
                 assert isinstance(handle, StoredConstant) and self._arena is not None
                 found = self._arena.address + handle.tensor.offset
+            elif isinstance(handle, PackedBytes) and handle.source in self._unfolded:
+                place = self._place(handle.source)
+                assert place is not None and self._arena is not None
+                found = self._arena.address + place
+            elif handle in self._unfolded:
+                memory = self._unfolded[handle]
+                if memory is None:
+                    memory = self._unfolded[handle] = self._upload(handle)
+                    self.counts.nbytes += memory.nbytes
+                found = memory.address
             elif handle in self._held:
                 found = self._held[handle].address
             else:
@@ -124,14 +142,21 @@ class DeviceWeights:
     def close(self) -> None:
         """Frees everything; may be called twice."""
         with self._lock:
-            for memory in (*self._derived.values(), *self._held.values(), *([self._arena] if self._arena else [])):
+            unfolded = [memory for memory in self._unfolded.values() if memory is not None]
+            for memory in (*self._derived.values(), *self._held.values(), *unfolded, *([self._arena] if self._arena else [])):
                 memory.close()
+            self._unfolded.clear()
             self._derived.clear()
             self._held.clear()
             self._arena = None
 
     def _is_preloaded(self, handle: Constant) -> bool:
-        return isinstance(handle, StoredConstant) and handle.tensor.file is self._file and handle.dtype.bits >= 8
+        return self._place(handle) is not None and handle.dtype.bits >= 8
+
+    def _place(self, handle: Constant) -> int | None:
+        """Where the packed bytes of a constant of the file lie in the arena; None for another one."""
+        is_stored = isinstance(handle, StoredConstant) and handle.tensor.file is self._file
+        return handle.tensor.offset if is_stored and isinstance(handle, StoredConstant) else None
 
     def _upload(self, handle: Constant) -> Memory:
         array = np.ascontiguousarray(handle.array())

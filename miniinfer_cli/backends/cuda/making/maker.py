@@ -207,12 +207,14 @@ class _Maker(Draft):
         tables = [self.new(TensorType(dtype_of(t), t.shape), Origin.TABLE, contents=t) for t in lowered.tables]
         offsets, scratch_nbytes = lay_out(list(enumerate(lowered.scratch)))
         number = len(self.steps)
+        named: set[int] = set()
 
         def place(o: Operand) -> Place:
             match o.kind:
                 case OperandKind.INPUT:
                     slot = operands[o.number]
                     assert slot is not None
+                    named.add(slot)
                     return Place(slot, o.offset)
                 case OperandKind.OUTPUT:
                     return Place(outputs[o.number], o.offset)
@@ -228,14 +230,17 @@ class _Maker(Draft):
                     return Place(tables[o.number], o.offset)
 
         counts = [c for s in outputs if (c := self.slots[s].count) is not None]
+        actions = tuple(a for a in (moved(a, place) for a in lowered.actions) if not self._is_in_place(a))
+        # A constant that is read in another form alone need not be there.
+        read = [s for s in operands if s is not None and (s in named or self.slots[s].origin is not Origin.CONSTANT)]
         self.steps.append(
             DeviceStep(
                 label=node.name,
                 kind=kind_of(node),
                 choice=replace(decided.choice, join=self._join),
                 estimate=decided.estimate,
-                actions=tuple(a for a in (moved(a, place) for a in lowered.actions) if not self._is_in_place(a)),
-                reads=tuple(dict.fromkeys([s for s in operands if s is not None] + derived + tables)),
+                actions=actions,
+                reads=tuple(dict.fromkeys(read + derived + tables)),
                 writes=(*outputs, *counts),
                 in_place={
                     outputs[o]: self.replaceable(operands, sources)

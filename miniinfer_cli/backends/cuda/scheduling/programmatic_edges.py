@@ -25,12 +25,13 @@ BEGIN_EARLY = frozenset(
         *("normalize_rows", "normalize_computed", "normalize_by", "batch_normalize", "store_statistics"),
         *("reduce_rows", "reduce_columns", "softmax_rows"),
         *("gemv_along_k", "gemv_along_n", "add_parts"),
+        "row_product",
         *("conv_depthwise", "depthwise_tiles"),
         "excitation",
         *("product_sm90", "large_product", "narrow_product", "byte_product"),
         "squeeze_excitation",
         "attention_sm90",
-        *("cached_attention", "combine_cached"),
+        *("cached_attention", "combine_cached", "cached_in_cluster"),
     }
 )
 """The kernels that begin before the one in front has ended, wherever the rules allow it: those of the families that measured

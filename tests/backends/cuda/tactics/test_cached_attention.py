@@ -7,7 +7,8 @@ import pytest
 
 from miniinfer_cli.backends.cuda.contract.target import Target
 from tests.backends.cuda.harness import check_op
-from tests.backends.cuda.tactics.every_tactic import check_every_tactic
+from tests.backends.cuda.tactics.every_tactic import check_every_tactic, offered
+from tests.backends.nodes import make_graph
 
 F16 = np.float16
 
@@ -32,6 +33,41 @@ def given(
 def test_every_tactic() -> None:
     keys = check_every_tactic("CachedAttention", *given(), target=Target(), tolerance=3e-3, domain="miniinfer", n_outputs=3)
     assert keys == ["parts of the cache"]
+
+
+BY_CLUSTERS = {
+    "halves": {"size": 64, "v_size": 64, "heads": 8, "kv_heads": 1, "rows": 70},
+    "more rows than warps": {"size": 64, "v_size": 64, "heads": 4, "kv_heads": 2, "rows": 2500},
+    "f32": {"size": 64, "v_size": 64, "heads": 6, "kv_heads": 2, "dtype": np.float32, "rows": 1100},
+    "large heads": {"size": 128, "v_size": 128, "heads": 8, "kv_heads": 1, "rows": 40},
+    "large heads of f32": {"size": 128, "v_size": 128, "heads": 3, "kv_heads": 3, "dtype": np.float32},
+}
+
+
+@pytest.mark.parametrize("name", BY_CLUSTERS)
+def test_clusters(name: str) -> None:
+    arrays, tolerance = given(**BY_CLUSTERS[name]), 3e-3 if "f32" not in name else 1e-5
+    for attrs in ({}, {"interleaved": 1, "softcap": 2.0, "left_window_size": 20}):
+        both = check_every_tactic(
+            "CachedAttention", *arrays, target=Target(), tolerance=tolerance, domain="miniinfer", n_outputs=3, **attrs
+        )
+        assert both == ["a cluster for each head of keys", "parts of the cache"]
+
+
+def test_many_rows_are_shared_by_more_blocks_than_a_cluster_has() -> None:
+    few, many = (given(size=64, v_size=64, rows=rows) for rows in (4096, 4097))
+    assert [keys_of(arrays)[0] for arrays in (few, many)] == ["a cluster for each head of keys", "parts of the cache"]
+
+
+def keys_of(arrays: list[Any], target: Target | None = None) -> list[str]:
+    graph = make_graph("CachedAttention", arrays, domain="miniinfer", n_outputs=3, constants=(), body=None, attrs={})
+    return [t.key for t in offered(graph, arrays, target or Target())]
+
+
+def test_clusters_are_for_sm_90() -> None:
+    arrays = given(size=64, v_size=64)
+    assert keys_of(arrays, Target(arch=80)) == keys_of(arrays, Target(arch=100)) == ["parts of the cache"]
+    assert keys_of(given(size=64, v_size=64, heads=9, kv_heads=1)) == keys_of(given(size=64, v_size=32)) == ["parts of the cache"]
 
 
 @pytest.mark.parametrize(

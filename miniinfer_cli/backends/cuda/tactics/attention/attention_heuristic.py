@@ -43,6 +43,10 @@ class AttentionHeuristic:
     """... when there are so many tiles of 64 queries to each multiprocessor."""
     cached_us: float = 4.0
     """Microseconds that four launches less save, where a token's heads are turned, written and attended to in two."""
+    cluster_arch: int = 90
+    """Where a cluster may attend to all rows of a head of keys, which is the favourite ..."""
+    cluster_rows: int = 4096
+    """... up to so many rows of the cache."""
     turned_us: float = 0.8
     """Microseconds that are saved where the kernel turns queries and keys itself ..."""
     turned_keys: int = 128

@@ -26,6 +26,7 @@ from miniinfer_cli.backends.cuda.tactics.convolution.integer_regions import (
     IntegerRegion,
     integer_region,
 )
+from miniinfer_cli.backends.cuda.tactics.products.row_products import row_region_tactics
 from miniinfer_cli.ir import DType, Graph, Node, TensorType, Value
 from miniinfer_cli.ir.parts import copy_node, copy_value, leaving
 from miniinfer_cli.ops import OURS, insert
@@ -51,7 +52,8 @@ def lower_quantized_region(site: Site) -> tuple[Tactic, ...] | None:
         return (*large_tactics(region, site.target), *token_tactics(region, site.target)) if folds(region, site.target) else None
     rewritten = Tactic(REWRITTEN, lambda work: work.replace_by(_apart(site, body, product, sources)), default_estimate(site))
     if region is None:
-        return (rewritten,)
+        rows = row_region_tactics(site) if site.node.op == "QuantizedMatMul" else ()
+        return (*rows, rewritten)
     few, many = token_tactics(region, site.target), large_tactics(region, site.target)
     packed = region.of_x.dtype in INTEGERS and (region.conv.is_depthwise or region.conv.channels % PACK == 0)
     others = integer_tactics(site, region) if packed else ()

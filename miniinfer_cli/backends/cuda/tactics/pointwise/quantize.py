@@ -15,9 +15,9 @@ from miniinfer_cli.ir import DType, Graph, Node, TensorType
 _PARTS = 256  # blocks that look for a range, at most: what one block joins in a step
 
 
-@lowers("QuantizeLinear", "DequantizeLinear")
+@lowers("QuantizeLinear")
 def lower_quantize(site: Site) -> Lowered | Rewrite | None:
-    """One kernel over ``x``, onto which scale and zero point are made to broadcast."""
+    """One kernel over ``x``, onto which scale and zero point are made to broadcast; of DequantizeLinear as well."""
     shape = site.shape(0)
     scale = site.shape(1)
     axis = 0 if len(shape) == 1 else site.attr("axis", 1) % max(len(shape), 1)

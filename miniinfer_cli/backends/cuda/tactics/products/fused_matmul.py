@@ -25,6 +25,8 @@ from miniinfer_cli.backends.cuda.tactics.products.product_endings import Followi
 from miniinfer_cli.backends.cuda.tactics.products.product_heuristic import PRODUCTS
 from miniinfer_cli.backends.cuda.tactics.products.product_records import Operands, Product
 from miniinfer_cli.backends.cuda.tactics.products.products import is_gemv, merged
+from miniinfer_cli.backends.cuda.tactics.products.row_products import WAY as ROWS
+from miniinfer_cli.backends.cuda.tactics.products.row_products import row_tactics
 from miniinfer_cli.ir import DType, Graph, Node, TensorType, Type, Value
 from miniinfer_cli.ops import OURS
 from miniinfer_cli.ops.inference import Types, infer_graph
@@ -57,17 +59,27 @@ def lower_fused_matmul(site: Site) -> tuple[Tactic, ...]:
     others: list[Tactic] = []
     tokens: list[Tactic] = []
     large: list[Tactic] = []
+    rows: list[Tactic] = []
     types = infer_graph(body, list(site.types))
     prefixes = _prefixes(site, body, types)
     for prefix in reversed(prefixes):
         listed = lower_product(prefix.product, prefix.operands, site.target)
         for tactic in claiming(site, body.nodes[: prefix.count], types, listed):
             first = tactic.key in (LIBRARY, PADDED, INTERLEAVED) and not is_gemv(prefix.product)
-            ways = ((first, by_library), (tactic.key.startswith(WAY), tokens), (tactic.key.startswith(LARGE), large))
+            ways = (
+                (first, by_library),
+                (tactic.key.startswith(WAY), tokens),
+                (tactic.key.startswith(LARGE), large),
+                (tactic.key.startswith(ROWS), rows),
+            )
             next((found for is_one, found in ways if is_one), others).append(tactic)
     tokens = [*_whole(site, body, types, prefixes), *tokens]
     whole = _whole_of_many(site, body, types, prefixes)
     large = [*whole, *large]
+    rows = [*_whole_of_rows(site, body, types, prefixes), *rows]
+    if rows and PRODUCTS.favours_rows(prefixes[-1].product, site.target.arch):
+        return (*rows, *others, *by_library, *tokens, *large)
+    others += rows
     if any(PRODUCTS.favours_tokens(prefix.product, site.target.arch) for prefix in prefixes):
         return (*tokens, *by_library, *others, *large)
     if whole and not _tables(body, types, prefixes[-1].product.n) and favours_large(prefixes[-1].product, site.target):
@@ -109,6 +121,15 @@ def product_in_front(site: Site) -> tuple[Product, Operands] | None:
 def _whole(site: Site, body: Graph, types: Types, prefixes: Sequence[_Prefix]) -> list[Tactic]:
     """The body by the kernel for few tokens, where its prefixes are parts of it."""
     return _by_region(site, body, types, prefixes[:1], region_tactics) if _are_parts(prefixes, body) else []
+
+
+def _whole_of_rows(site: Site, body: Graph, types: Types, prefixes: Sequence[_Prefix]) -> list[Tactic]:
+    """The same by the kernel for a few tokens of one product."""
+
+    def listed(product: Product, operands: Operands, following: Following, target: Target) -> tuple[Tactic, ...]:
+        return row_tactics(product, operands, target, following=following)
+
+    return _by_region(site, body, types, prefixes[:1], listed) if _are_parts(prefixes, body) else []
 
 
 def _whole_of_many(site: Site, body: Graph, types: Types, prefixes: Sequence[_Prefix]) -> list[Tactic]:

@@ -50,6 +50,16 @@ class ProductHeuristic:
     """Forms of it that are offered."""
     most_tokens_nbytes: int = 226 << 10
     """Bytes of shared memory that its blocks may take."""
+    most_rows: int = 8
+    """Rows of 16 bits for which the kernel for a few tokens is the favourite on ``token_arch`` ..."""
+    favoured_row_weights: int = 1 << 18
+    """... from so many weights on."""
+    rows_least: int = 64
+    """Columns, and elements of k, from which on it is offered."""
+    row_forms: int = 6
+    """Forms of it that are offered."""
+    row_step_us: float = 2.4
+    """Microseconds of a step that it does besides its product."""
     large_rows: int = 1024
     """Rows from which on the kernel for many tokens is offered on ``large_arch``, and ..."""
     large_columns: int = 64
@@ -107,6 +117,13 @@ class ProductHeuristic:
         sizes = p.m in rows and p.n in self.favoured_features and p.n % 8 == 0 and p.k in self.favoured_k
         sizes = sizes and p.n * p.k <= self.most_favoured_weights
         return arch == self.token_arch and (p.a.is_half or p.a is DType.F32) and sizes
+
+    def favours_rows(self, product: Product, arch: int) -> bool:
+        """True where the kernel for a few tokens reads weights faster than a few rows at a time, or the library: those with k
+        first, as was measured.
+        """
+        p = product
+        return arch == self.token_arch and p.m <= self.most_rows and p.n * p.k >= self.favoured_row_weights and not p.transpose_b
 
     def misaligned_us(self, product: Product) -> float:
         """Microseconds that the library takes, about, where its sizes are no whole vectors."""

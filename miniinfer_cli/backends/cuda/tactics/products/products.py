@@ -17,6 +17,7 @@ from miniinfer_cli.backends.cuda.tactics.products.library_products import LIBRAR
 from miniinfer_cli.backends.cuda.tactics.products.product_heuristic import PRODUCTS, ProductHeuristic
 from miniinfer_cli.backends.cuda.tactics.products.product_kernels import kernel_tactics
 from miniinfer_cli.backends.cuda.tactics.products.product_records import Axis, Operands, Product, estimate_of
+from miniinfer_cli.backends.cuda.tactics.products.row_products import row_tactics
 from miniinfer_cli.ir import DType
 
 NOTHING = "nothing"
@@ -37,11 +38,14 @@ def product_tactics(
     others = aligned_tactics(product, operands, target, table)
     library = (*others.ahead, *library_tactics(product, operands, target, table), *others.beside)
     tokens = token_tactics(product, operands, target, table)
+    rows = row_tactics(product, operands, target, table)
+    if rows and table.favours_rows(product, target.arch):
+        return (*rows, *kernels, *library) if is_gemv(product) else (*rows, *library, *kernels, *tokens)
     if is_gemv(product):
-        return (*kernels, *library)
+        return (*kernels, *library, *rows)
     large = large_tactics(product, operands, target, table)
     favoured = table.favours_tokens(product, target.arch)
-    return (*tokens, *library, *kernels, *large) if favoured else (*library, *kernels, *tokens, *large)
+    return (*tokens, *library, *kernels, *large) if favoured else (*library, *kernels, *tokens, *large, *rows)
 
 
 def main_tactics(product: Product, operands: Operands, target: Target) -> tuple[Tactic, ...]:
