@@ -1,16 +1,25 @@
-"""How throughput grows with the GPUs of one host: whole batches on each, and a Batcher over them. Needs GPUs.
+"""How throughput grows with the GPUs of one host: whole batches on each, and a Batcher over them.
 
-python -m tests.benchmarks.several_gpus [--seconds S] [--batch N] [--switch-ms 5 0.5]
+    python -m tests.benchmarks.several_gpus [--seconds S] [--batch N] [--switch-ms 5 0.5] [--devices cuda:all]
+    python -m tests.benchmarks.several_gpus --processes 1 2 4 [--network resnet50] [--small]
+
+With ``--processes`` so many processes, each with an engine and a Batcher of its own, on one GPU after the other, take in
+requests of one image at the same time: what one interpreter does not allow, they do together or not at all. Outputs are compared
+with the engine's own first.
 """
 
 import argparse
 import contextlib
+import gc
+import multiprocessing
 import sys
 import tempfile
 import threading
 import time
 from collections import deque
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +31,7 @@ from miniinfer_cli.measuring.metrics import summarize
 from miniinfer_cli.runtime.engine import Engine
 from sample_models.catalogue import generate
 from sample_models.request import Request
+from tests.benchmarks.batching import requests_of
 
 _UNDER_WAY = 512  # rows of each sender
 
@@ -33,11 +43,20 @@ def main() -> None:
     parser.add_argument(
         "--switch-ms", type=float, nargs="+", default=[5.0], help="sys.setswitchinterval, while a Batcher is measured"
     )
+    parser.add_argument("--devices", default="cuda:all")
+    parser.add_argument("--network", default="resnet50")
+    parser.add_argument("--small", action="store_true", help="the same structure, a few layers and channels")
+    parser.add_argument("--processes", type=int, nargs="+", default=[], help="measure so many processes, and nothing else")
     options = parser.parse_args()
-    names = device_names("cuda:all")
+    names = device_names(options.devices)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "resnet50.plan"
-        miniinfer_cli.build(generate("resnet50", Request("dynamic", "dynamic"), dtype="f16", seed=0), path)
+        path = Path(folder) / "network.plan"
+        request = Request("dynamic", "dynamic", small=options.small)
+        miniinfer_cli.build(generate(options.network, request, dtype="f16", seed=0), path)
+        if options.processes:
+            for count in options.processes:
+                _processes(path, names, count, options)
+            return
         with miniinfer_cli.load(path, "cuda:0") as engine:
             _opening(engine, names)
             alone: dict[str, float] = {}
@@ -118,6 +137,55 @@ def _batched(
         print(
             f"{what}: {rate:.0f} images/s ({shown}){_beside(alone, f'batcher {rows} {senders} {sys.getswitchinterval()}', rate)}"
         )
+
+
+def _processes(path: Path, names: tuple[str, ...], count: int, options: argparse.Namespace) -> None:
+    """The rates of ``count`` processes at the same time."""
+    spawning = multiprocessing.get_context("spawn")
+    go = spawning.Event()
+    with ProcessPoolExecutor(count, spawning, _take_event, (go,)) as pool:
+        begun = [
+            pool.submit(_one_process, str(path), names[n % len(names)], options.batch, options.seconds) for n in range(count)
+        ]
+        time.sleep(_START_S)
+        go.set()
+        rates = [one.result() for one in begun]
+    shown = ", ".join(f"{rate:.0f}" for rate in rates)
+    print(f"{count} processes on {min(count, len(names))} devices, requests of one image: {sum(rates):.0f} images/s ({shown})")
+
+
+_START_S = 12.0  # in which a process has opened its plan and warmed it up
+_began: list[Any] = []
+"""In a process that is measured: the event by which all begin."""
+
+
+def _take_event(event: Any) -> None:
+    _began.append(event)
+
+
+def _one_process(path: str, device: str, batch: int, seconds: float) -> float:
+    """Images a second that one process takes in and computes, once it is told to begin. Raises where it was not ready then."""
+    with miniinfer_cli.load(path, device) as engine:
+        (request,) = requests_of(engine, 1, 1)
+        with Batcher(engine, batch, 2.0, 1 << 16, batch_sizes=[batch]) as batcher:
+            batcher.warm_up(request)
+            for name, array in engine.run(request).items():
+                np.testing.assert_allclose(batcher.submit(request).result()[name], array, rtol=2e-2, atol=2e-2)
+            gc.collect()
+            gc.freeze()
+            if _began[0].is_set():
+                raise SystemExit(f"a process was not ready within {_START_S} s")
+            _began[0].wait()
+            under_way = deque(batcher.submit(request) for _ in range(_UNDER_WAY))
+            count, started = 0, time.perf_counter()
+            while time.perf_counter() - started < seconds:
+                under_way.popleft().result()
+                under_way.append(batcher.submit(request))
+                count += 1
+            elapsed = time.perf_counter() - started
+            for future in under_way:
+                future.result()
+            return count / elapsed
 
 
 def _beside(alone: dict[str, float], key: object, rate: float) -> str:
