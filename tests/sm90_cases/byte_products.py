@@ -168,6 +168,7 @@ MANY = [
     (_many(300, 136, 400, F8, F8), ByteForm(64, 3)),
     (_many(700, 128, 912, F8, DType.F16, DType.F16), ByteForm(128, 3, 2)),
     (_many(300, 144, 384, F8, F8, F8), ByteForm(64, 2, 2)),
+    (_many(700, 128, 1200, F8, DType.F16), ByteForm(128, 4)),
     (_windowed(Windows((2, 12, 13, 64), (3, 3), (1, 1), (1, 1), (1, 1), (1, 1)), 64, U8, U8), ByteForm(64, 4)),
     (_windowed(Windows((3, 15, 16, 144), (3, 2), (2, 1), (1, 2), (1, 0), (1, 2)), 80, I8, I8, I8), ByteForm(64, 3, 2)),
     (_windowed(Windows((1, 20, 20, 32), (1, 1), (2, 2), (1, 1), (0, 0), (0, 0)), 128, F8, DType.F16), ByteForm(128, 2)),

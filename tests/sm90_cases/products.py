@@ -12,6 +12,7 @@ BYTES = ((np.int8, np.int8), (np.int8, np.uint8), (np.uint8, np.int8), (np.uint8
 """Types of a and b under 16 bits."""
 _CUT_OFF = 2.0**-9
 """Of the sum of products without signs, what two instructions cut off at most: each term ends 13 bits behind the largest."""
+_DIGITS = 13
 _NAMES = {np.int8: "i8", np.uint8: "u8", ml_dtypes.float8_e4m3fn: "f8e4m3fn"}
 _BODY = """  MI_TILES(room);
   for (int i = threadIdx.x; i < nbytes; i += 128) room[i] = image[i];
@@ -157,8 +158,12 @@ def bytes_case(rng: np.random.Generator, seed: int) -> Case:
     left.put(image, 0, a)
     right.put(image, left.nbytes, b)
     adds = bool(rng.integers(2))
-    exact = a.astype(np.float64) @ b.astype(np.float64).T
-    expected = fragment(exact) + (np.arange(n // 2) if adds else 0)
+    expected = fragment(a.astype(np.float64) @ b.astype(np.float64).T) + (np.arange(n // 2) if adds else 0)
+    if not is_whole:
+        expected = np.broadcast_to(np.arange(n // 2) * float(adds), (128, n // 2))
+        for step in (slice(0, k), slice(k, 2 * k)):
+            terms = a[:, None, step].astype(np.float64) * b[None, :, step].astype(np.float64)
+            expected = cut_off_sums(np.stack([fragment(terms[:, :, i]) for i in range(k)] + [expected], axis=-1))
     types = ", ".join(_NAMES[kind] for kind in ((left_type, right_type) if is_whole else (left_type,)))
     calls = []
     for step in range(2):
@@ -176,6 +181,20 @@ def bytes_case(rng: np.random.Generator, seed: int) -> Case:
         rtol=0.0 if is_whole else 1e-3,
         slack=None if is_whole else fragment(np.abs(a.astype(np.float64)) @ np.abs(b.astype(np.float64)).T + n) * _CUT_OFF,
     )
+
+
+def cut_off_sums(terms: np.ndarray) -> np.ndarray:
+    """What an H200 makes of terms of floats of 8 bits, along the last axis: f64, exact in f32.
+
+    Each is cut off toward zero 13 bits behind the exponent of the largest, and so is what they sum up to.
+    """
+    cut = _cut(terms, np.abs(terms).max(axis=-1, keepdims=True)).sum(axis=-1)
+    return _cut(cut, np.abs(cut))
+
+
+def _cut(numbers: np.ndarray, largest: np.ndarray) -> np.ndarray:
+    steps = np.ldexp(1.0, np.frexp(largest)[1] - 1 - _DIGITS)
+    return np.trunc(numbers / steps) * steps
 
 
 def _numbers(rng: np.random.Generator, kind: Any, shape: tuple[int, ...]) -> np.ndarray:

@@ -30,3 +30,5 @@ def test_a_function(case: Case) -> None:
     for one in found:
         case.check(one)
         np.testing.assert_array_equal(one, found[0])
+    if case.slack is not None:  # cut off as the matrix units do it, to the last bit
+        np.testing.assert_array_equal(found[0], case.expected)

@@ -2,6 +2,7 @@
 //
 // The files of this folder are one translation unit (compiler.py names them in order), so names without a linkage are seen by all.
 #include <algorithm>
+#include <cmath>
 #include <csetjmp>
 #include <cstdarg>
 #include <cstdio>

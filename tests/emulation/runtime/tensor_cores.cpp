@@ -85,6 +85,29 @@ void read_registers(float (&rows)[16][16], const Instruction& i, unsigned warp) 
       }
 }
 
+// Toward zero, to multiples of two to the power ``last``.
+double cut(double x, int last) { return std::ldexp(std::trunc(std::ldexp(x, -last)), last); }
+
+// What an H200 makes of floats of 8 bits: each term, the sum before among them, is cut off 13 bits behind the exponent of the
+// largest, and so is what they sum up to.
+float sum_of_few_digits(const float* left, const float* right, unsigned ks, float before) {
+  constexpr int DIGITS = 13;
+  double terms[33] = {before}, sum = 0;
+  int most = -1000, exponent;
+  bool finite = std::isfinite(before);
+  for (unsigned k = 0; k < ks; k++) terms[k + 1] = (double)left[k] * right[k];
+  for (unsigned k = 0; k <= ks; k++) {
+    finite &= std::isfinite(terms[k]);
+    if (!terms[k]) continue;
+    std::frexp(terms[k], &exponent);
+    most = std::max(most, exponent - 1);
+  }
+  for (unsigned k = 0; k <= ks; k++) sum += finite ? cut(terms[k], most - DIGITS) : terms[k];
+  if (!finite || !sum) return (float)sum;
+  std::frexp(sum, &exponent);
+  return (float)cut(sum, exponent - 1 - DIGITS);
+}
+
 void perform(Issued& issued) {
   Fiber& f = me();
   unsigned group = linear() / (4 * WARP), thread = linear() % (4 * WARP);
@@ -111,7 +134,8 @@ void perform(Issued& issued) {
     }
     float sum = 0;
     if (issued.accumulates) std::memcpy(&sum, &sums[e], 4);
-    for (unsigned k = 0; k < ks; k++) sum += left[k] * right[k];
+    if (i.element == E4M3) sum = sum_of_few_digits(left, right, ks, sum);
+    else for (unsigned k = 0; k < ks; k++) sum += left[k] * right[k];
     std::memcpy(&sums[e], &sum, 4);
   }
   issued.performed = true;

@@ -14,18 +14,23 @@ from tests.sm90_cases.running import emulated_arrays
 from tests.sm90_cases.tokens import D, Tokens
 
 TEXT = faults.kernel_text("product")
-TOLERANCE = 1e-3
-"""Whole numbers that lie half way go to one side or the other, halves are rounded."""
+TOLERANCE, TOLERANCE_OF_F8 = 1e-3, 1e-2
+"""Whole numbers that lie half way go to one side or the other, halves are rounded; sums of floats of 8 bits are cut off, and what
+lies half way between two of these is a sixteenth off then."""
 
 
 def error(case: Tokens, seed: int = LATE, kernel: Kernel | None = None) -> float:
     return case.error(emulated_arrays(case.launch, case.arrays, seed, kernel)[D])
 
 
+def is_right(case: Tokens, seed: int = LATE, kernel: Kernel | None = None) -> bool:
+    return error(case, seed, kernel) < (TOLERANCE_OF_F8 if case.product.result is F8 else TOLERANCE)
+
+
 def is_seen(case: Tokens, seed: int, kernel: Kernel) -> bool:
     """Whether a kernel with a fault is wrong, or does what no kernel may."""
     try:
-        return not error(case, seed, kernel) < TOLERANCE
+        return not is_right(case, seed, kernel)
     except AssertionError:
         return True
 
@@ -34,14 +39,14 @@ def is_seen(case: Tokens, seed: int, kernel: Kernel) -> bool:
 def test_few_tokens(p: TokenProduct, form: Form, residual: DType | None) -> None:
     case = byte_case(p, form, residual)
     for seed in (LATE, EARLY, 7):
-        assert error(case, seed) < TOLERANCE
+        assert is_right(case, seed)
 
 
 @pytest.mark.parametrize(("p", "form"), MANY, ids=str)
 def test_many_tokens(p: ByteProduct, form: ByteForm) -> None:
     case = many_case(p, form)
     for seed in (LATE, EARLY, 7):
-        assert error(case, seed) < TOLERANCE
+        assert is_right(case, seed)
 
 
 FAULTS = {
@@ -64,14 +69,16 @@ def test_a_fault_is_seen(name: str) -> None:
 
 
 MANY_TEXT = faults.kernel_text("byte_product")
+_WHOLE, _FLOATS = (f"multiply<{types}>(d, left + 2 * i, right + 2 * i, " for types in ("MI_T, MI_W", "MI_T"))
 MANY_FAULTS = {
     "the phase of loaded stages": ("await(loaded + 8 * stage, phase)", "await(loaded + 8 * stage, phase ^ 1)"),
     "no wait for a free stage": ("          await(free + 8 * stage, phase);\n", ""),
     "a stage given back too early": ("          await_products<1>();\n", ""),
     "a lane that gives back what others wait for": ("      __syncwarp();  // all", "      // all"),
-    "sums that are read before they are there": ("      await_products<0>();\n      hold(sums)", "      hold(sums)"),
-    "sums of the tile before": ("chunk > 0 || i > 0", "true"),
-    "sums of the chunks before are lost": ("chunk > 0 ? sums[i] + part[i] : part[i]", "part[i]"),
+    "sums that are read before they are there": ("      await_products<0>();\n      hold(d)", "      hold(d)"),
+    "sums of the tile before": (f"{_WHOLE}chunk > begin || i > 0)", f"{_WHOLE}true)"),
+    "sums of few digits of the chunks before": (f"{_FLOATS}chunk > begin || i > 0)", f"{_FLOATS}true)"),
+    "sums of the chunks before are lost": ("begun > 0 ? sums[i] + part[i] : part[i]", "part[i]"),
     "the tokens of the other warpgroup": ("here + group * MI_ROWS * MI_ROW_NBYTES", "here"),
     "the order of features": ("sums[4 * (8 * q + i / 2) + 2 * h + i % 2]", "sums[4 * (8 * q + i % 8) + 2 * h + i / 8]"),
     "rows of the other half": ("+ 2 * h + i % 2", "+ 2 * (1 - h) + i % 2"),

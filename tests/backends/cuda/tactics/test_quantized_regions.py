@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from miniinfer_cli.backends.choosing import Policy
@@ -156,7 +157,7 @@ def test_one_kernel_does_a_region(case):
         program = program_of(graph, feeds, forced)
         assert [s.tactic for s in program.steps] == [key]
         (got,) = perform_program(program, feeds, forced)
-        assert_within_a_step(got, want)
+        assert_right(got, want, options)
 
 
 MANY: dict[str, dict[str, Any]] = {
@@ -172,6 +173,17 @@ MANY: dict[str, dict[str, Any]] = {
     "floats of those": {**F8, "y_dtype": None, "kind": "MatMul", "channels": 144, "activation": "Gelu"},
     "floats and a residual of them": {"kind": "MatMul", "residual": True, "floats": True, "channels": 80, "zero": 3},
 }
+
+
+def assert_right(got, want, options):
+    """Within a step; but matrix units cut off sums of floats of 8 bits, and what was half way is a sixteenth off then."""
+    if "w_dtype" not in options:
+        assert_within_a_step(got, want)
+        return
+    wide = [a.astype(np.float64) for a in (got, want)]
+    np.testing.assert_array_less(
+        np.linalg.norm(wide[0] - wide[1]), (1e-2 if got.itemsize == 1 else 1e-3) * np.linalg.norm(wide[1])
+    )
 
 
 @pytest.mark.parametrize("case", MANY)
@@ -190,7 +202,7 @@ def test_many_pixels_are_one_kernel(case):
         program = program_of(graph, feeds, forced)
         assert [s.tactic for s in program.steps] == [key]
         (got,) = perform_program(program, feeds, forced)
-        assert_within_a_step(got, want)
+        assert_right(got, want, options)
 
 
 def test_many_pixels_are_for_the_kernel_of_many_tokens():

@@ -10,9 +10,9 @@
 // ``band`` clusters along the tokens.
 //
 // MI_T: i8, u8 or f8e4m3fn; MI_W: of the weights, f8e4m3fn as well or i8; MI_BYTES: 1 where sums are whole numbers, 2 where they have
-// few digits and are added to floats every chunk. MI_STEPS: of 32 bytes of a chunk, the others are zeros. MI_ADDS: 1 where there is a
-// residual, of type MI_R; MI_AHEAD: 1 where it is loaded a tile ahead, for which there are registers. MI_VECTORS: 1 where all rows are
-// whole vectors of 16 elements. MI_WINDOWS: 1 where tokens are the windows of a convolution (windows.cuh). MI_QUICK: 1 where
+// few digits and are added to floats every MI_TOGETHER chunks. MI_STEPS: of 32 bytes of a chunk, the others are zeros. MI_ADDS: 1 where
+// there is a residual, of type MI_R; MI_AHEAD: 1 where it is loaded a tile ahead, for which there are registers. MI_VECTORS: 1 where all
+// rows are whole vectors of 16 elements. MI_WINDOWS: 1 where tokens are the windows of a convolution (windows.cuh). MI_QUICK: 1 where
 // activations may be as exact as halves are. MI_MULTIPLYING, MI_LOADING: registers of a thread.
 #if MI_QUICK
 #include "quick.cuh"  // in front of what uses its functions
@@ -197,38 +197,42 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) byte_product(
         for (int h = 0; h < 2; h++) load_added(to[AHEAD ? q : 0][h], row0 + 8 * h, column0 + 64 * q);
     };
     if (AHEAD) load_all(next);
-    for (int at = first; at < tiles; at += step) {
-      for (int chunk = 0; chunk < chunks; chunk++) {
+    auto multiply_chunks = [&](Sum(&d)[MI_FEATURES / 2], int begin, int end, int at) {
+      for (int chunk = begin; chunk < end; chunk++) {
         await(loaded + 8 * stage, phase);
         fence_sums();
         u32 here = base + stage * STAGE_NBYTES;
         u64 left = tile<128>(here + group * MI_ROWS * MI_ROW_NBYTES, 16, 8 * MI_ROW_NBYTES);
         u64 right = tile<128>(here + TOKENS_NBYTES, 16, 8 * MI_ROW_NBYTES);
+#pragma unroll
+        for (int i = 0; i < MI_STEPS; i++) {
 #if MI_BYTES == 2
-#pragma unroll
-        for (int i = 0; i < MI_STEPS; i++) multiply<MI_T>(part, left + 2 * i, right + 2 * i, i > 0);
-        close_products();
-        await_products<0>();
-        hold(part);
-        give_back(stage);
-#pragma unroll
-        for (int i = 0; i < MI_FEATURES / 2; i++) sums[i] = chunk > 0 ? sums[i] + part[i] : part[i];
+          multiply<MI_T>(d, left + 2 * i, right + 2 * i, chunk > begin || i > 0);
 #else
-#pragma unroll
-        for (int i = 0; i < MI_STEPS; i++) multiply<MI_T, MI_W>(sums, left + 2 * i, right + 2 * i, chunk > 0 || i > 0);
+          multiply<MI_T, MI_W>(d, left + 2 * i, right + 2 * i, chunk > begin || i > 0);
+#endif
+        }
         close_products();
-        if (chunk > 0) {
+        if (chunk > begin) {
           await_products<1>();
           give_back(stage ? stage - 1 : MI_STAGES - 1);
         }
-#endif
         if (group == 0 && at == first && chunk == lead - 1) come_to(1, 128 * MI_GROUPS);
         if (++stage == MI_STAGES) stage = 0, phase ^= 1;
       }
-#if MI_BYTES == 1
       await_products<0>();
-      hold(sums);
+      hold(d);
       give_back(stage ? stage - 1 : MI_STAGES - 1);
+    };
+    for (int at = first; at < tiles; at += step) {
+#if MI_BYTES == 2
+      for (int begun = 0; begun < chunks; begun += MI_TOGETHER) {
+        multiply_chunks(part, begun, begun + MI_TOGETHER < chunks ? begun + MI_TOGETHER : chunks, at);
+#pragma unroll
+        for (int i = 0; i < MI_FEATURES / 2; i++) sums[i] = begun > 0 ? sums[i] + part[i] : part[i];
+      }
+#else
+      multiply_chunks(sums, 0, chunks, at);
 #endif
       int here_row = row0, here_column = column0;
       if (AHEAD) {

@@ -32,10 +32,12 @@ _FEATURES, _SHARING, _MOST_STAGES = (256, 192, 128, 64), (2, 1), 6
 _MOST_OF_FEW_DIGITS = 128  # features of a tile whose sums are kept twice
 _STEP = 32  # bytes of k of a matrix instruction
 _REGISTERS = (232, 40)  # of a thread that multiplies, and of one that loads
-# Microseconds, predicted: a step of k, as halves take it in large_product.cu; what finishes 256 features of a tile meanwhile, by
-# instructions, more with a residual; what passes between two tiles.
-_LAUNCH_US, _STEP_US, _TILE_US = 2.2, {256: 0.16, 192: 0.125, 128: 0.085, 64: 0.055}, 0.25
-_FINISH_US, _ADD_US = 1.5, 0.6
+_TOGETHER = 4  # chunks whose sums of few digits are added to floats together
+# Microseconds, fitted to 36 forms of ten shapes on an H200 (docs/kernels.md): a chunk of k, whatever it holds; what finishes 256
+# features of a tile, which the other warpgroup's products hide little of, more with a residual; what passes between two tiles.
+_LAUNCH_US, _CHUNK_US, _TILE_US = 2.2, {256: 0.71, 192: 0.57, 128: 0.33, 64: 0.295}, 0.6
+_FINISH_US, _ADD_US = 1.45, 1.75
+_SHARED = 1.03  # where blocks load weights for each other, but of windows
 _AWAITED_US = 1.0  # of a residual that is not loaded ahead
 _NBYTES_PER_US = 3.7e6  # of memory
 _MOST_HELD = 130  # registers of a thread for sums and residuals
@@ -141,8 +143,9 @@ def byte_us(p: ByteProduct, form: ByteForm, multiprocessors: int, moved: int = 0
     down, across = tiles_along(p, form)
     turns = -(-down * across // max(1, multiprocessors // form.sharing))
     finish = form.features / MOST_FEATURES * (_FINISH_US + (0 if p.residual is None else _ADD_US))
-    tile = max(p.chunks * p.steps * _STEP_US[form.features], finish) + _TILE_US
+    tile = p.chunks * _CHUNK_US[form.features] + finish + _TILE_US
     tile += 0 if p.residual is None or is_ahead(p, form) else _AWAITED_US
+    tile *= _SHARED if form.sharing > 1 and p.windows is None else 1.0
     return _LAUNCH_US + max(turns * tile, moved / _NBYTES_PER_US)
 
 
@@ -175,6 +178,7 @@ def byte_launch(
         ("MI_QUICK", str(int(p.result is not DType.F32))),
         *(("MI_VECTORS", str(int(whole))), ("MI_AHEAD", str(int(whole and is_ahead(p, form))))),
         *(("MI_WINDOWS", str(int(p.windows is not None))), ("MI_MULTIPLYING", str(multiplying)), ("MI_LOADING", str(loading))),
+        ("MI_TOGETHER", str(_TOGETHER)),
         *ends.defines,
     )
     down, across = tiles_along(p, form)
