@@ -15,7 +15,7 @@ BOUNDS_S = (
 
 
 class BatchTotals:
-    """What Batchers computed, summed up; ``by_rows``: how many batches there were of so many rows."""
+    """Of Batchers, summed up; ``by_rows``: how many batches there were of so many rows; ``phases_s``: see ``PHASES``."""
 
     def __init__(self) -> None:
         self.batches = 0
@@ -24,6 +24,7 @@ class BatchTotals:
         self.queued = 0
         self.running = 0
         self.by_rows: Counter[int] = Counter()
+        self.phases_s: Counter[str] = Counter()
 
     def add(self, stats: Mapping[str, Any]) -> None:
         """The stats of one more Batcher."""
@@ -33,6 +34,7 @@ class BatchTotals:
         self.queued += stats["queued"]
         self.running += stats["running"]
         self.by_rows.update(stats["batches_by_rows"])
+        self.phases_s.update(stats["phases_s"])
 
     def join(self, other: "BatchTotals") -> None:
         """What others computed."""
@@ -40,6 +42,7 @@ class BatchTotals:
         self.rows += other.rows
         self.execution_s += other.execution_s
         self.by_rows.update(other.by_rows)
+        self.phases_s.update(other.phases_s)
 
 
 class Times:

@@ -22,6 +22,7 @@ from miniinfer_cli.server.figures import (
     Times,
 )
 from miniinfer_cli.server.repository import Repository, ServedPlan
+from miniinfer_cli.serving.workers import PHASES
 
 _LABELS = ("model", "version")
 _TRITON_REASONS = {
@@ -89,6 +90,13 @@ def _own(plans: _Plans) -> Iterator[Metric]:
         counts = [(str(b), sum(c for rows, c in totals.by_rows.items() if rows <= b)) for b in bounds]
         sizes.add_metric([served.name, served.version], [*counts, ("+Inf", totals.batches)], totals.rows)
     yield sizes
+    phases = CounterMetricFamily(
+        "miniinfer_batch_phase_seconds", "What workers did with batches, in seconds of all.", labels=(*_LABELS, "phase")
+    )
+    for served, totals in plans:
+        for phase in PHASES:
+            phases.add_metric([served.name, served.version, phase], totals.phases_s[phase])
+    yield phases
     for name, text, value in (
         ("miniinfer_queue_depth", "Requests that wait.", lambda t: t.queued),
         ("miniinfer_running_requests", "Requests that are computed.", lambda t: t.running),

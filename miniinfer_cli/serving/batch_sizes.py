@@ -17,6 +17,7 @@ _DEFAULT_MOST = 32
 _EXACT = 8  # rows up to which every size has a program of its own
 _STEPS = 4  # to the octave beyond
 _KEPT = 1024  # times that are remembered
+_NEW_SHARE = 0.1  # of the newest time in those that are evened out
 _MOST_TYPES = 200  # of a graph, that are looked for among those of signatures
 _TYPE = re.compile(r"\b[a-z]\w*\[([0-9]{1,9}(?:,[0-9]{1,9})*)\](?!\*)")  # of an operand or result that is no constant
 
@@ -27,6 +28,7 @@ class BatchSizes:
     def __init__(self, sizes: Sequence[int]) -> None:
         self.sizes = tuple(sizes)
         self._seconds: dict[tuple[Any, int], float] = {}
+        self._in_turn: dict[tuple[Any, int], float] = {}
 
     @property
     def most(self) -> int:
@@ -54,6 +56,21 @@ class BatchSizes:
         if padded is None or filled is None:
             return larger if larger <= 2 * rows else smaller
         return larger if padded / rows <= filled / smaller else smaller
+
+    def seconds(self, bucket: Any, size: int, *, in_turn: bool = False) -> float:
+        """What a batch of ``size`` rows takes, as far as is known, else 0. ``in_turn``: right behind another one on its device,
+        during which it was put together and copied.
+        """
+        alone = self._seconds.get((bucket, size), 0.0)
+        return min(alone, self._in_turn.get((bucket, size), alone)) if in_turn else alone
+
+    def note_in_turn(self, bucket: Any, size: int, seconds: float) -> None:
+        """A batch ended so long after the one in front of it on its device; times that are seen late even out."""
+        key = (bucket, size)
+        if len(self._in_turn) >= _KEPT:
+            self._in_turn.clear()
+        known = self._in_turn.get(key, seconds)
+        self._in_turn[key] = known + _NEW_SHARE * (seconds - known)
 
     def note(self, bucket: Any, size: int, seconds: float) -> None:
         """A batch took so long; the shortest time counts, since first ones wait for their program."""

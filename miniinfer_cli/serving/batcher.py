@@ -20,7 +20,7 @@ from miniinfer_cli.serving.desk import Desk, DeviceTally
 from miniinfer_cli.serving.layout import BatchedEngine, find_layout, layout_alone
 from miniinfer_cli.serving.request import BatchedFuture
 from miniinfer_cli.serving.waiting import Waiting
-from miniinfer_cli.serving.workers import Worker, start, watch_deadlines
+from miniinfer_cli.serving.workers import PHASES, Worker, start, watch_deadlines
 
 Overload = Literal["reject", "block"]
 
@@ -112,7 +112,7 @@ class Batcher(OneOfAKind):
         self._staff = Staff(self._desk, copiers)
         try:
             for one in self._engines_on(engine, devices):
-                tally = DeviceTally(one.device)
+                tally = DeviceTally(one.device, in_turn=one.device != "cpu")
                 self._staff.tallies.append(tally)
                 for _ in range(count):
                     assembler = Assembler(one, self._layout, sizes.most, values, copiers)
@@ -165,9 +165,10 @@ class Batcher(OneOfAKind):
         ``told`` is called with those of its futures that have ended together, from any thread, and must not raise.
         """
         made: list[BatchedFuture | MiniinferError] = []
+        now = self._desk.clock()
         for one in asked:
             try:
-                request = self._request(one.inputs, one.priority, one.deadline_s)
+                request = self._request(one.inputs, one.priority, one.deadline_s, now)
             except UsageError as error:
                 made.append(error)
             else:
@@ -193,7 +194,13 @@ class Batcher(OneOfAKind):
         """Figures for monitoring since it was made: ``requests`` by how they ended, batches, times; see docs/batching.md."""
         with self._desk.lock:
             devices = {t.device: {"batches": t.batches, "rows": t.rows, "under_way": t.under_way} for t in self._staff.tallies}
-        own = {"batch_sizes": list(self.batch_sizes), "contexts": len(self._staff.workers), "devices": devices}
+        phases = {phase: sum(w.phases_s[phase] for w in self._staff.workers) for phase in PHASES}
+        own = {
+            "batch_sizes": list(self.batch_sizes),
+            "contexts": len(self._staff.workers),
+            "devices": devices,
+            "phases_s": phases,
+        }
         return {**self._desk.stats(), **own}
 
     def close(self, drain: bool = True) -> None:
@@ -223,7 +230,10 @@ class Batcher(OneOfAKind):
         opened = open_beside(engine, names, self._staff.engines)
         return [opened.get(name, engine) for name in names]
 
-    def _request(self, inputs: Mapping[str, Any], priority: int, deadline_s: float | None) -> BatchedFuture:
+    def _request(
+        self, inputs: Mapping[str, Any], priority: int, deadline_s: float | None, now: float | None = None
+    ) -> BatchedFuture:
+        """A request that came ``now``, or as this is called."""
         if type(priority) is not int or not 0 <= priority < self._priorities:
             told = f"priority: expected 0 to {self._priorities - 1}, got {priority!r}"
             raise UsageError(told, hint="make the Batcher with more levels: priorities=")
@@ -235,7 +245,8 @@ class Batcher(OneOfAKind):
         staff = self._staff
         if len(staff.threads) < len(staff.workers) and not self._desk.closing:
             staff.start()
-        now = self._desk.clock()
+        if now is None:
+            now = self._desk.clock()
         if deadline_s is None:
             return BatchedFuture(self._desk, arrays, form, priority, now, now + self._delay_s, None)
         staff.watch_deadlines()
@@ -313,6 +324,7 @@ class Staff:
         self._timekeeper = None
         for tally in self.tallies:
             tally.under_way = 0
+            tally.turns.clear()
         self.desk.renew()
 
 

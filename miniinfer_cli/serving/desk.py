@@ -5,10 +5,10 @@ import itertools
 import math
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from miniinfer_cli.errors import BatcherClosed, DeadlinePassed, MiniinferError, QueueFull
 from miniinfer_cli.serving.guard import Guard, Sleeper
@@ -27,19 +27,42 @@ from miniinfer_cli.serving.request import (
     call,
 )
 from miniinfer_cli.serving.tally import REJECTED, Tally
-from miniinfer_cli.serving.waiting import Waiting
+from miniinfer_cli.serving.waiting import Key, Waiting
 
+_AHEAD_S = 4.5e-4  # before a device has computed what it has: in which a batch is taken, put together, enqueued and copied there
 _SLACK = 64  # requests with a deadline that have ended, and are still among those that are watched
+
+
+class Turn(NamedTuple):
+    """A batch of ``size`` rows under way on a device, which is to take so many ``seconds`` of it. ``behind``: another one."""
+
+    bucket: Key
+    size: int
+    begun: float
+    seconds: float
+    behind: bool
 
 
 @dataclass(slots=True, eq=False)
 class DeviceTally:
-    """A device that batches are computed on: how many are ``under_way`` there, and how many were computed, of so many rows."""
+    """A device that batches are computed on: how many are ``under_way`` there, and how many were computed, of so many rows.
+
+    ``in_turn``: it computes one after the other, as a GPU does; then ``turns`` are those under way, and ``free_at`` is when they
+    are computed, as far as that is known.
+    """
 
     device: str
     under_way: int = 0
     batches: int = 0
     rows: int = 0
+    in_turn: bool = False
+    free_at: float = 0.0
+    ended_at: float = 0.0
+    turns: deque[Turn] = field(default_factory=deque)
+
+    def begins_at(self) -> float:
+        """When a batch that is not full had better begin: earlier it would wait for the device, where others cannot join it."""
+        return self.free_at - _AHEAD_S if self.in_turn and self.under_way else -math.inf
 
 
 class WaitingWorker(Sleeper):
@@ -75,6 +98,8 @@ class Desk:
         self._watching: WaitingWorker | None = None
         """The idle worker that wakes by itself when the next request is due; one is enough."""
         self._watched_until = math.inf
+        self._held_until = -math.inf
+        """Until when what waits is left for the batches under way, unless it fills one; of the devices with idle workers."""
         self._deadlines: list[tuple[float, int, BatchedFuture]] = []
         self._timed = 0  # requests with a deadline that have not ended
         self._numbers = itertools.count()
@@ -96,12 +121,16 @@ class Desk:
         kept_out: list[MiniinferError | None] = []
         with self.lock:
             until = self._deadlines[0][0] if self._deadlines else math.inf
-            for request in requests:
-                try:
-                    self._enter(request, block)
-                    kept_out.append(None)
-                except (BatcherClosed, QueueFull) as error:
-                    kept_out.append(error)
+            if not self.closing and self._waiting.count + len(requests) <= self._max_queue:
+                self._enter_together(requests)
+                kept_out = [None] * len(requests)
+            else:
+                for request in requests:
+                    try:
+                        self._enter(request, block)
+                        kept_out.append(None)
+                    except (BatcherClosed, QueueFull) as error:
+                        kept_out.append(error)
             sooner = bool(self._deadlines) and self._deadlines[0][0] < until
         if sooner:
             self.timekeeper.wake()
@@ -155,7 +184,8 @@ class Desk:
                 closing = self.closing = self.closing or self.abandoned
                 now = self.clock()
                 handed = not closing and self._hand_on(worker, now)
-                batch = [] if handed else self._waiting.take(now, all_due=closing)
+                begins_at = worker.tally.begins_at()
+                batch = [] if handed else self._waiting.take(now, all_due=closing, ahead=not closing and begins_at > now)
                 if batch:
                     self._begin(batch, now, worker.tally)
                     return batch
@@ -164,7 +194,8 @@ class Desk:
                 pause = math.inf
                 self._idle.append(worker)
                 if self._watching is None and not handed:
-                    self._watching, self._watched_until = worker, self._waiting.due()
+                    self._held_until = min(w.tally.begins_at() for w in self._idle)
+                    self._watching, self._watched_until = worker, max(self._waiting.due(), self._held_until)
                     pause = self._watched_until - now
                 if self.abandoned:  # since it was looked at above, by whom the list of idle workers did not have this one
                     pause = 0
@@ -189,6 +220,8 @@ class Desk:
         """A batch that was taken for ``tally`` is no more under way."""
         with self.lock:
             tally.under_way -= 1
+            if tally.in_turn:
+                self._end_turn(tally, self.clock())
 
     def give(self, batch: list[BatchedFuture], outputs: Sequence[Outputs], size: int, seconds: float, tally: DeviceTally) -> None:
         """The outputs of a batch that was computed with ``size`` rows in so long."""
@@ -293,30 +326,63 @@ class Desk:
         else:
             self._admit(request)
 
+    def _enter_together(self, requests: Sequence[BatchedFuture]) -> None:
+        """Several, for which there is room."""
+        self._open.update(requests)
+        full, due = False, math.inf
+        for request in requests:
+            if request.deadline is not None:
+                self._timed += 1
+                heapq.heappush(self._deadlines, (request.deadline, next(self._numbers), request))
+            full = self._waiting.add(request) or full
+            due = min(due, request.due)
+        self._wake_for(full, due)
+
     def _admit(self, request: BatchedFuture) -> None:
         """Into the queue, and somebody is woken where one has to."""
         request.state = QUEUED
-        full = self._waiting.add(request)
+        self._wake_for(self._waiting.add(request), request.due)
+
+    def _wake_for(self, full: bool, due: float) -> None:
+        """Wakes an idle worker for what came, ``due`` then, where it has to look before it would by itself."""
         if self._idle:
             if full or self._watching is None:
                 self._wake_one()
-            elif request.due < self._watched_until:
-                self._watched_until = request.due
+            elif (due := max(due, self._held_until)) < self._watched_until:
+                self._watched_until = due
                 self._watching.wake()
 
     def _begin(self, batch: list[BatchedFuture], now: float, tally: DeviceTally) -> None:
         """These are out of the queue, which has room for others, and may have another batch."""
         tally.under_way += 1
         waited = 0.0
+        rows = 0
         for request in batch:
             request.state = RUNNING
             request.begun = now
             waited += now - request.arrived
+            rows += request.form.rows
+        if tally.in_turn:
+            self._begin_turn(tally, batch[0].form.bucket, rows, now)
         self.tally.add_waited(waited)
         if self._outside:
             self._fill_up()
         if self._waiting.count and self._idle:
             self._wake_one()
+
+    def _begin_turn(self, tally: DeviceTally, bucket: Key, rows: int, now: float) -> None:
+        sizes, behind = self._waiting.sizes, bool(tally.turns)
+        size = sizes.holding(rows)
+        seconds = sizes.seconds(bucket, size, in_turn=behind)
+        tally.free_at = (max(tally.free_at, now) if behind else now) + seconds
+        tally.turns.append(Turn(bucket, size, now, seconds, behind))
+
+    def _end_turn(self, tally: DeviceTally, now: float) -> None:
+        turn = tally.turns.popleft()
+        if turn.behind:
+            self._waiting.sizes.note_in_turn(turn.bucket, turn.size, now - max(tally.ended_at, turn.begun))
+        tally.ended_at = now
+        tally.free_at = min(tally.free_at, now + sum(t.seconds for t in tally.turns))
 
     def _fill_up(self) -> None:
         while self._outside and self._waiting.count < self._max_queue:

@@ -91,9 +91,10 @@ class BatchedFuture(OneOfAKind):
 
         Raises the request's error, ``concurrent.futures.CancelledError`` when it was cancelled, TimeoutError after ``timeout``.
         """
-        error = self.exception(timeout)
-        if error is not None:
-            raise error
+        if self.state != RESULT:
+            error = self.exception(timeout)
+            if error is not None:
+                raise error
         return self._own()
 
     def exception(self, timeout: float | None = None) -> BaseException | None:

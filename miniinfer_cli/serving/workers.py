@@ -31,6 +31,8 @@ class _UnderWay:
     future: Future
 
 
+PHASES = ("assemble", "enqueue", "wait", "give")
+"""What a worker does with a batch, in order: puts its inputs together, enqueues it, waits for it, and gives out its results."""
 _CAPTURED = 3  # inferences, in each I/O slot, from which on a GPU replays what it captured
 
 
@@ -58,6 +60,8 @@ class Worker:
         self._context: Context | None = make_context()
         self._depth = self._context.depth
         self._forks = fork_count()
+        self.phases_s = dict.fromkeys(PHASES, 0.0)
+        """Seconds that each of PHASES took, of all batches."""
 
     def work(self) -> None:
         """Computes batches until there will be no more.
@@ -130,22 +134,30 @@ class Worker:
         started = time.perf_counter()
         try:
             context = self._own_context()
-            future = context.enqueue_arrays(self._assembler.inputs(context, batch, arrays, size))
+            inputs = self._assembler.inputs(context, batch, arrays, size)
+            assembled = time.perf_counter()
+            future = context.enqueue_arrays(inputs)
         except Exception as error:
             self._failed(batch, error)
             return None
+        self.phases_s["assemble"] += assembled - started
+        self.phases_s["enqueue"] += time.perf_counter() - assembled
         return _UnderWay(batch, size, started, future)
 
     def _finish(self, computed: _UnderWay) -> None:
         """Gives each request of the batch its outputs, when they are there, or its own error."""
         batch, size = computed.batch, computed.size
+        asked = time.perf_counter()
         try:
             results = tuple(computed.future.result().values())
+            there = time.perf_counter()
             outputs = self._assembler.outputs(results, batch, size)
         except Exception as error:
             self._failed(batch, error)
         else:
-            self._desk.give(batch, outputs, size, time.perf_counter() - computed.started, self.tally)
+            self._desk.give(batch, outputs, size, there - computed.started, self.tally)
+            self.phases_s["wait"] += there - asked
+            self.phases_s["give"] += time.perf_counter() - there
 
     def _failed(self, batch: list[BatchedFuture], error: Exception) -> None:
         """Gives the requests of ``batch`` this error, or each its own.

@@ -263,3 +263,81 @@ def test_a_child_of_a_fork_begins_anew():
     assert (desk.stats()["queued"], desk.stats()["outside"], desk.stats()["running"], desk.end_overdue()) == (0, 0, 0, math.inf)
     request = desk.add()
     assert desk.next_batch(placed()) == [request]
+
+
+def gpu() -> DeviceTally:
+    return DeviceTally("cuda:0", in_turn=True)
+
+
+def test_what_waits_is_left_for_the_batch_under_way_until_that_is_nearly_computed():
+    """Taken earlier, a batch would wait for the device, and whoever comes meanwhile could not join it."""
+    desk, tally = Clocked(most=4), gpu()
+    desk._waiting.sizes.note(((0,),), 2, 5e-3)
+    first = [desk.add(), desk.add()]
+    desk.now = DELAY_S
+    assert desk.next_batch(placed(tally)) == first
+    late = [desk.add()]
+    desk.now = 2 * DELAY_S - 1e-3  # not due yet
+    tally.free_at = desk.now + 5e-3
+
+    def pass_on() -> None:
+        desk.now += other.pauses[-1]
+        if len(late) < 2:
+            late.append(desk.add())
+
+    other = Watched(pass_on, tally)
+    assert desk.next_batch(other) == late
+    assert other.pauses == [pytest.approx(5e-3 - 4.5e-4)] and other.woken == 0  # not for who came meanwhile
+    assert len(late) == 2
+
+
+def test_a_full_batch_is_not_left_and_neither_is_one_for_an_idle_device():
+    desk, busy = Clocked(most=2), gpu()
+    desk._waiting.sizes.note(((0,),), 2, 1.0)
+    for _ in range(2):
+        desk.add()
+    assert len(desk.next_batch(placed(busy))) == 2
+    for _ in range(2):
+        desk.add()
+    assert len(desk.next_batch(placed(busy))) == 2  # full
+    desk.add()
+    desk.now = DELAY_S
+    assert len(desk.next_batch(placed(gpu()))) == 1
+    desk.ended(busy)
+    desk.ended(busy)
+    desk.add()
+    desk.now *= 2
+    assert len(desk.next_batch(placed(busy))) == 1  # nothing is under way any more
+
+
+def test_a_closing_desk_leaves_nothing():
+    desk, tally = Clocked(most=4), gpu()
+    desk._waiting.sizes.note(((0,),), 1, 1.0)
+    desk.add()
+    desk.now = DELAY_S
+    assert len(desk.next_batch(placed(tally))) == 1
+    desk.add()
+    desk.close(drain=True)
+    assert len(desk.next_batch(placed(tally))) == 1
+
+
+def test_a_device_that_ends_sooner_or_later_is_known_to_be_free_then():
+    desk, tally = Clocked(most=2), gpu()
+    sizes, bucket = desk._waiting.sizes, ((0,),)
+    sizes.note(bucket, 2, 4e-3)
+    for _ in range(3):
+        for _ in range(2):
+            desk.add()
+        desk.next_batch(placed(tally))
+    assert tally.free_at == pytest.approx(12e-3)
+    desk.now = 3e-3
+    desk.ended(tally)
+    assert tally.free_at == pytest.approx(3e-3 + 8e-3)
+    desk.now = 5e-3  # the second took 2 ms behind the first: it was copied meanwhile
+    desk.ended(tally)
+    assert sizes.seconds(bucket, 2, in_turn=True) == pytest.approx(2e-3)
+    assert sizes.seconds(bucket, 2) == pytest.approx(4e-3)
+    desk.now = 8e-3
+    desk.ended(tally)
+    assert sizes.seconds(bucket, 2, in_turn=True) == pytest.approx(2e-3 + 0.1 * 1e-3)
+    assert tally.begins_at() == -math.inf
