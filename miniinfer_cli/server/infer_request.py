@@ -17,6 +17,9 @@ from miniinfer_cli.server.signature import Signature, Tensor
 _SEQUENCES = ("sequence_id", "sequence_start", "sequence_end")
 _MOST_RANK = 64
 _MOST_ELEMENTS = 1 << 50
+_KEPT = 1024  # texts of requests that are remembered
+_KEPT_NBYTES = 4096  # of one at most
+_NOTHING = np.empty(0, np.uint8)  # in the place of an input that comes with each request
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,29 @@ class InferRequest:
         return min((s for s in (self.timeout_s, most_s) if s is not None), default=None)
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A request that was read before: clients send the same JSON over and over, with other bytes behind it, or in shared memory.
+
+    ``binary``: name, tensor, shape and bytes of each input, in order, that has its bytes there: ``nbytes`` in all.
+    """
+
+    request: InferRequest
+    binary: tuple[tuple[str, Tensor, tuple[int, ...], int], ...]
+    nbytes: int
+
+    def again(self, rest: memoryview | bytes) -> InferRequest:
+        """The same with other bytes."""
+        if not self.binary:
+            return self.request
+        inputs, at, memory = dict(self.request.inputs), 0, memoryview(rest)
+        for name, tensor, shape, nbytes in self.binary:
+            inputs[name] = from_bytes(name, tensor, shape, memory[at : at + nbytes])
+            at += nbytes
+        same = self.request
+        return InferRequest(same.id, inputs, same.outputs, same.priority, same.timeout_s)
+
+
 def read_request(body: memoryview, json_nbytes: int | None, signature: Signature, regions: Regions | None) -> InferRequest:
     """The request in ``body``, whose first ``json_nbytes`` are JSON; None: all of them are.
 
@@ -75,7 +101,12 @@ def read_request(body: memoryview, json_nbytes: int | None, signature: Signature
     """
     if json_nbytes is not None and json_nbytes > len(body):
         raise UsageError(f"Inference-Header-Content-Length: {json_nbytes} is more than the {len(body)} bytes of the body")
-    document = _document(body if json_nbytes is None else body[:json_nbytes])
+    rest = b"" if json_nbytes is None else body[json_nbytes:]
+    text = bytes(body if json_nbytes is None else body[:json_nbytes])
+    read: _Read | None = signature.read.get(text)
+    if read is not None and read.nbytes == len(rest):
+        return read.again(rest)
+    document = _document(text)
     parameters = _parameters(document, "the request")
     for name in _SEQUENCES:
         if parameters.get(name):
@@ -83,20 +114,28 @@ def read_request(body: memoryview, json_nbytes: int | None, signature: Signature
     identity = document.get("id", "")
     if not isinstance(identity, str):
         raise UsageError(f"id: expected text, got {_shown(identity)}")
-    reader = _Inputs(signature, regions, b"" if json_nbytes is None else body[json_nbytes:])
+    reader = _Inputs(signature, regions, rest)
     timeout = _whole(parameters, "timeout", 0)
-    return InferRequest(
+    request = InferRequest(
         identity,
         reader.read(_items(document, "inputs")),
         _outputs(document, signature, regions, parameters.get("binary_data_output") is True),
         _whole(parameters, "priority", 0),
         timeout / 1e6 if timeout else None,
     )
+    if reader.is_elsewhere and len(text) <= _KEPT_NBYTES and not any(isinstance(w.place, memoryview) for w in request.outputs):
+        kept: dict[str, Array | PlacedInput] = {n: v for n, v in request.inputs.items() if isinstance(v, PlacedInput)}
+        in_order = dict.fromkeys(request.inputs, _NOTHING) | kept
+        if len(signature.read) >= _KEPT:
+            signature.read.clear()
+        again = InferRequest(identity, in_order, request.outputs, request.priority, request.timeout_s)
+        signature.read[text] = _Read(again, tuple(reader.binary), len(rest))
+    return request
 
 
-def _document(text: memoryview) -> dict[str, Any]:
+def _document(text: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(bytes(text))
+        document = json.loads(text)
     except (ValueError, RecursionError) as error:
         told = (
             str(error) if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)) else "a number in it has too many digits"
@@ -116,6 +155,10 @@ class _Inputs:
         self._regions = regions
         self._rest = memoryview(rest)
         self._at = 0
+        self.binary: list[tuple[str, Tensor, tuple[int, ...], int]] = []
+        """Inputs that have their bytes behind the JSON."""
+        self.is_elsewhere = True
+        """Nothing of the inputs is in the JSON itself, nor memory that was looked up for this request."""
 
     def read(self, items: list[Any]) -> dict[str, Array | PlacedInput]:
         arrays: dict[str, Array | PlacedInput] = {}
@@ -145,14 +188,19 @@ class _Inputs:
             raise UsageError(f"input {name!r} {told}", hint="give data, binary_data_size or shared_memory_region")
         if region is not None:
             part = _region_part(self._regions, parameters, f"input {name!r}")
-            return PlacedInput(part, shape) if isinstance(part, Place) else from_bytes(name, tensor, shape, part)
+            if isinstance(part, Place):
+                return PlacedInput(part, shape)
+            self.is_elsewhere = False
+            return from_bytes(name, tensor, shape, part)
         if size is not None:
             size = _whole(parameters, "binary_data_size", 0)
             left = len(self._rest) - self._at
             if size > left:
                 raise UsageError(f"input {name!r}: binary_data_size is {size}, and {left} bytes are left of the body")
             self._at += size
+            self.binary.append((name, tensor, shape, size))
             return from_bytes(name, tensor, shape, self._rest[self._at - size : self._at])
+        self.is_elsewhere = False
         return _from_json(name, tensor, shape, item["data"])
 
 

@@ -13,6 +13,7 @@ from miniinfer_cli.server.datatypes import tensor_bytes
 from miniinfer_cli.server.infer_request import InferRequest
 from miniinfer_cli.server.signature import Signature
 
+_quoted = json.encoder.encode_basestring_ascii
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
@@ -40,31 +41,26 @@ def write_response(
 
     What is to go to shared memory is put there. Raises UsageError for a value that JSON has not, and a place too small.
     """
-    told: list[dict[str, Any]] = []
+    told: list[str] = []
     behind: list[Any] = []
     for wanted in request.outputs:
         array = outputs[wanted.name]
-        item: dict[str, Any] = {
-            "name": wanted.name,
-            "datatype": signature.outputs[wanted.name].datatype,
-            "shape": list(array.shape),
-        }
+        datatype, shape = signature.outputs[wanted.name].datatype, ",".join(map(str, array.shape))
+        head = f'{{"name":{_quoted(wanted.name)},"datatype":"{datatype}","shape":[{shape}],'
         if isinstance(wanted.place, memoryview) and not isinstance(array, Written):
             array = put(wanted.name, array, wanted.place)
         if isinstance(array, Written):
-            item["parameters"] = {"shared_memory_region": wanted.region, "shared_memory_byte_size": array.nbytes}
+            where = f'"shared_memory_region":{_quoted(wanted.region)},"shared_memory_byte_size":{array.nbytes}'
+            told.append(f'{head}"parameters":{{{where}}}}}')
         elif wanted.binary:
             data = tensor_bytes(array)
-            item["parameters"] = {"binary_data_size": len(data)}
+            told.append(f'{head}"parameters":{{"binary_data_size":{len(data)}}}}}')
             behind.append(data)
         else:
-            item["data"] = _to_json(wanted.name, array)
-        told.append(item)
-    document: dict[str, Any] = {"model_name": model, "model_version": version}
-    if request.id:
-        document["id"] = request.id
-    document["outputs"] = told
-    text = json_body(document)
+            told.append(f'{head}"data":{_encode(_to_json(wanted.name, array))}}}')
+    identity = f'"id":{_quoted(request.id)},' if request.id else ""
+    head = f'{{"model_name":{_quoted(model)},"model_version":{_quoted(version)},{identity}'
+    text = f'{head}"outputs":[{",".join(told)}]}}'.encode()
     if not any(wanted.binary and wanted.place is None for wanted in request.outputs):
         return text, None
     return b"".join((text, *behind)), len(text)

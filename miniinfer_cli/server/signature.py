@@ -1,7 +1,7 @@
 """What a plan takes and gives, as the protocol tells of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,8 @@ class Signature:
 
     inputs: dict[str, Tensor]
     outputs: dict[str, Tensor]
+    read: dict[bytes, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What requests of this very JSON say; see ``infer_request``."""
 
     def to_json(self) -> dict[str, Any]:
         """Both, as the metadata of a model have them."""

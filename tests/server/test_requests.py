@@ -11,7 +11,7 @@ from miniinfer_cli.errors import UsageError
 from miniinfer_cli.ir import DType, TensorType, symbol
 from miniinfer_cli.runtime.bindings import Binding
 from miniinfer_cli.server.datatypes import NAMES, read_texts, tensor_bytes, write_texts
-from miniinfer_cli.server.infer_request import read_request
+from miniinfer_cli.server.infer_request import Place, PlacedInput, read_request
 from miniinfer_cli.server.infer_response import write_response
 from miniinfer_cli.server.signature import signature_of
 
@@ -56,6 +56,76 @@ def test_tensors_behind_the_json_are_taken_in_their_order_and_lie_aligned():
         assert found.inputs["x"].flags.aligned
         assert list(found.inputs["s"]) == ["ä"]
         assert [(o.name, o.binary) for o in found.outputs] == [("t", True), ("y", False)]
+
+
+class _Elsewhere:
+    """Regions of which another process has the memory."""
+
+    def part(self, region: str, offset: int, nbytes: int) -> Place:
+        return Place(region, offset, nbytes)
+
+
+def test_the_same_json_is_read_once_and_its_bytes_each_time():
+    signature = signature_of([binding("x", DType.F32, "n", 2), binding("k", DType.I64, "n")], [binding("y", DType.F32, "n", 2)])
+    placed = {"shared_memory_region": "r", "shared_memory_offset": 8, "shared_memory_byte_size": 8}
+    k = {"name": "k", "datatype": "INT64", "shape": [1]}
+    for first in ({**k, "parameters": {"binary_data_size": 8}}, {**k, "parameters": placed}):
+        document = json.dumps({"inputs": [first, binary(X, 8)], "id": "a", "parameters": {"timeout": 5}}).encode()
+        behind = b"" if first["parameters"] is placed else np.array([7], "<i8").tobytes()
+        whole = []
+        for number in (1.0, 2.0, 3.0):
+            body = document + behind + np.array([number, -number], "<f4").tobytes()
+            whole.append(read_request(memoryview(body), len(document), signature, _Elsewhere()))
+        for number, found in zip((1.0, 2.0, 3.0), whole, strict=True):
+            np.testing.assert_array_equal(found.inputs["x"], np.array([[number, -number]], np.float32), strict=True)
+            assert list(found.inputs) == ["k", "x"]
+            assert (found.id, found.timeout_s, found.outputs) == ("a", 5e-6, whole[0].outputs)
+            if behind:
+                assert found.inputs["k"].tolist() == [7]
+            else:
+                assert found.inputs["k"] == PlacedInput(Place("r", 8, 8), (1,))
+        for wrong, told in ((body[:-1], "binary_data_size is 8, and 7 bytes are left"), (body + b"1", "1 bytes are left behind")):
+            with pytest.raises(UsageError, match=told):
+                read_request(memoryview(wrong), len(document), signature, _Elsewhere())
+    assert len(signature.read) == 2
+
+
+def test_json_with_data_and_memory_of_this_process_are_read_each_time():
+    """A region may be another one by the next request."""
+    signature = signature_of([binding("x", DType.F32, "n", 2)], [binding("y", DType.F32, "n", 2)])
+
+    class Regions:
+        def __init__(self) -> None:
+            self.count = 0
+
+        def part(self, region: str, offset: int, nbytes: int) -> memoryview:
+            self.count += 1
+            return memoryview(np.full(2, self.count, np.float32).tobytes())
+
+    regions = Regions()
+    placed = {"shared_memory_region": "r", "shared_memory_byte_size": 8}
+    for document in (
+        {"inputs": [X]},
+        {"inputs": [{**binary(X, 8), "parameters": placed}]},
+        {"inputs": [binary(X, 8)], "outputs": [{"name": "y", "parameters": placed}]},
+    ):
+        text = json.dumps(document).encode()
+        behind = b"" if "outputs" not in document else bytes(8)
+        for _ in range(2):
+            found = read_request(memoryview(text + behind), len(text), signature, regions)
+    assert (regions.count, signature.read) == (4, {})
+    assert found.outputs[0].place is not None
+
+
+def test_what_is_remembered_of_requests_is_bounded():
+    signature = signature_of([binding("x", DType.F32, "n", 2)], [binding("y", DType.F32, "n", 2)])
+    for number in range(1500):
+        text = json.dumps({"inputs": [binary(X, 8)], "id": str(number)}).encode()
+        assert read_request(memoryview(text + bytes(8)), len(text), signature, None).id == str(number)
+    assert 0 < len(signature.read) <= 1024
+    long = json.dumps({"inputs": [binary(X, 8)], "id": "a" * 5000}).encode()
+    read_request(memoryview(long + bytes(8)), len(long), signature, None)
+    assert long not in signature.read
 
 
 @pytest.mark.parametrize(
