@@ -197,6 +197,7 @@ LATE = {
     ("miniinfer_cli.ir.arrays", "ml_dtypes"),
     ("miniinfer_cli.onnxruntime_process", "onnxruntime"),
     ("miniinfer_cli.devices.gpu_memory", "miniinfer_cli.backends.cuda.driver.device"),
+    ("miniinfer_cli.devices.registering", "miniinfer_cli.backends.cuda.driver.device"),
     ("miniinfer_cli.ort.values", "miniinfer_cli.devices.gpu_memory"),
     ("miniinfer_cli.ort.plans", "miniinfer_cli.builder.building"),
     ("miniinfer_cli.ort.plans", "miniinfer_cli.builder.options"),

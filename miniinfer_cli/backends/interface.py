@@ -307,6 +307,13 @@ class LoadedModel(Protocol):
     def fetch(self, value: Any) -> Any:
         """The contents of what ``adopt`` gave, on the host."""
 
+    def rows(self, arrays: Sequence[Any], repeats: int) -> Any:
+        """Arrays of the host one behind another along their first dimension, as one input that a context takes without copying
+        them on the host; ``repeats``: how often the last row stands behind them once more.
+
+        None where that cannot be: some memory is not registered (``devices.registering``), or the device is a CPU.
+        """
+
     def use_targets(self, targets: Sequence[TargetSection], vet: Vet) -> None:
         """Takes what fits of a plan's target sections, and of that what ``vet`` lets through; ``notes`` tell of the rest."""
 

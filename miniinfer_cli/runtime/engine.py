@@ -148,6 +148,11 @@ class Engine(OneOfAKind):
         """
         return Engine(self.plan, device, load=self._load, options=self._options, beside=self)
 
+    @property
+    def host_inputs(self) -> frozenset[str]:
+        """Names of the inputs whose contents may decide shapes or branches: they are wanted on the host."""
+        return frozenset(b.name for b, i in zip(self.inputs, self._places, strict=False) if i in self._graphs.host_inputs)
+
     def make_budget(self) -> Budget:
         """What the inferences of one context may spend."""
         budget = Budget(self.allowance)

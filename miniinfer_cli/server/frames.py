@@ -46,14 +46,20 @@ class Frames(asyncio.Protocol):
         text = marshal.dumps(message)
         text += b"\0" * (-(len(text) + _HEAD.size) % _ALIGNED)  # marshal passes over them
         if not self._out:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         self._out += (_HEAD.pack(len(text), sum(map(len, behind))), text, *behind)
 
     def close(self) -> None:
         """Sends what is left, and ends the stream."""
-        self._flush()
+        self.flush()
         if self._transport is not None:
             self._transport.close()
+
+    def flush(self) -> None:
+        """Sends what there is now, which would be sent at the end of this turn of the loop."""
+        out, self._out = self._out, []
+        if out and self._transport is not None:
+            self._transport.writelines(out)
 
     def data_received(self, data: bytes) -> None:
         """See asyncio."""
@@ -91,8 +97,3 @@ class Frames(asyncio.Protocol):
                 self._on_frame(marshal.loads(whole[_HEAD.size : _HEAD.size + text]), whole[_HEAD.size + text :])
                 break
         return at
-
-    def _flush(self) -> None:
-        out, self._out = self._out, []
-        if out and self._transport is not None:
-            self._transport.writelines(out)

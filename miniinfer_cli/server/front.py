@@ -217,6 +217,7 @@ class Back:
         asked, behind, self._asked, self._behind = self._asked, self._behind, [], []
         if asked:
             self._frames.send((messages.INFER, asked), behind)
+            self._frames.flush()
 
     def _take(self, message: tuple[Any, ...], behind: memoryview) -> None:
         match message[0]:

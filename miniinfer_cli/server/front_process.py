@@ -36,13 +36,13 @@ _START_S = 60.0
 class _UnderWay:
     """A request of a front that is computed; see ``intake.Tagged``."""
 
-    __slots__ = ("_front", "_number", "_outputs", "future", "placed")
+    __slots__ = ("_number", "_outputs", "front", "future", "placed")
 
     def __init__(self, front: "Front", number: int, outputs: list[tuple[Any, ...]]) -> None:
         self.future: BatchedFuture | None = None
         self.placed: list[Array] = []
         """Its inputs in the front's arena."""
-        self._front = front
+        self.front = front
         self._number = number
         self._outputs = outputs
 
@@ -52,24 +52,24 @@ class _UnderWay:
 
     def refused(self, error: Exception) -> None:
         """See Tagged."""
-        if self._front.forget(self._number):
-            self._front.refuse_at_once(self._number, error)
+        if self.front.forget(self._number):
+            self.front.refuse_at_once(self._number, error)
 
     def ended(self, future: BatchedFuture) -> None:
         """Its front is told."""
-        if self._front.forget(self._number):  # else its client has gone
+        if self.front.forget(self._number):  # else its client has gone
             try:
                 outputs = future.result()
                 told = [self._told(outputs[name], name, *place) for name, *place in self._outputs]
             except Exception as error:
-                if self._front.refuse(self._number, error) in messages.KEPT_ENDS:
-                    self._front.free_later(self._number, self)
+                if self.front.refuse(self._number, error) in messages.KEPT_ENDS:
+                    self.front.free_later(self._number, self)
             else:
-                self._front.end((self._number, None, future.arrived, future.begun, told))
+                self.front.end((self._number, None, future.arrived, future.begun, told))
 
     def _told(self, array: Array, name: str, *place: Any) -> tuple[Any, ...]:
         if place:
-            regions = self._front.regions
+            regions = self.front.regions
             assert regions is not None
             return (array.shape, put(name, array, regions.part(*place)).nbytes)
         if array.dtype.hasobject:
@@ -99,6 +99,7 @@ class Front:
         os.truncate(arena, nbytes)
         with link, connections, os.fdopen(arena, "r+b"):
             self._arena = memoryview(mmap.mmap(arena, nbytes))
+            self._registered = fronts.register(self._arena[: fronts.settings.registered_nbytes])
             numbers = (link.fileno(), connections.fileno(), arena)
             command = [sys.executable, "-m", "miniinfer_cli.server.front", *map(str, numbers), str(nbytes)]
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=numbers, env=_environment())
@@ -161,7 +162,7 @@ class Front:
     def end(self, answer: tuple[Any, ...]) -> None:
         """The end of a request; those of one turn of the loop are told together."""
         if not self._ended:
-            self._loop.call_soon(self._tell)
+            self._loop.call_soon(self.tell)
         self._ended.append(answer)
 
     def free_later(self, number: int, under_way: _UnderWay) -> None:
@@ -197,9 +198,12 @@ class Front:
         if self.refuse(number, error) in messages.KEPT_ENDS:
             self._frames.send((messages.FREED, number))
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """See Teller."""
         ended, self._ended = self._ended, []
-        self._frames.send((messages.ENDED, ended))
+        if ended:
+            self._frames.send((messages.ENDED, ended))
+            self._frames.flush()
 
     def _take(self, message: tuple[Any, ...], behind: memoryview) -> None:
         match message[0]:
@@ -237,7 +241,8 @@ class Front:
                 if tensor is None:  # another plan has come meanwhile
                     raise UsageError(f"there is no input {name!r}")
                 if len(rest) == 1:
-                    array = from_bytes(name, tensor, shape, self._arena, where, rest[0])
+                    memory = self._registered if where + rest[0] <= len(self._registered) else self._arena
+                    array = from_bytes(name, tensor, shape, memory, where, rest[0])
                     under_way.placed.append(array)
                     arrays[name] = array
                 elif rest:

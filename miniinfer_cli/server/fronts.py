@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from miniinfer_cli.devices.registering import Registrar
 from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.server.front_process import Front
 from miniinfer_cli.server.intake import Intake
@@ -35,12 +36,14 @@ class Fronts:
         *,
         triton_metric_names: bool,
         warned: Callable[[str], None],
+        registrar: Registrar | None = None,
     ) -> None:
         self.settings = settings
         self.regions = regions
         self.plans: list[ServedPlan] = list(repository)
         self.statuses: Counter[int] = Counter()
         self.office = Office(repository, self.statuses, regions, triton_metric_names=triton_metric_names, gather=self.gather)
+        self._registrar = registrar
         self._count = count
         self._listening = listening
         self._warned = warned
@@ -87,6 +90,11 @@ class Fronts:
         """Where the requests of all fronts come in, once it serves."""
         assert self._intake is not None
         return self._intake
+
+    def register(self, memory: memoryview) -> memoryview:
+        """The memory, which GPUs copy from where it lies from here on; of no bytes where they cannot."""
+        registered = None if self._registrar is None else self._registrar.register(memory)
+        return memoryview(b"") if registered is None else registered.data
 
     async def gather(self) -> None:
         """Has the figures of all fronts."""

@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 
+from miniinfer_cli.devices.registering import Registrar, registrar_of
 from miniinfer_cli.server.app import Application
 from miniinfer_cli.server.bodies import Heap
 from miniinfer_cli.server.fronts import Fronts
@@ -46,9 +47,11 @@ def host_plans(
     except BaseException:
         listening.close()
         raise
+    registrar: Registrar | None = None
     try:
         reloader = Reloader(repository, warned)
-        regions = Regions() if shared_memory else None
+        registrar = registrar_of([device for served in repository for device in served.current.devices])
+        regions = Regions(registrar=registrar) if shared_memory else None
         sys.setswitchinterval(SWITCH_S)
         gc.collect()
         gc.freeze()  # what was imported and opened is looked through no more
@@ -70,7 +73,14 @@ def host_plans(
         async def elsewhere(ending: Ending) -> bool:
             settings = FrontSettings(limits, connections, shared_memory)
             several = Fronts(
-                fronts, listening, repository, settings, regions, triton_metric_names=triton_metric_names, warned=warned
+                fronts,
+                listening,
+                repository,
+                settings,
+                regions,
+                triton_metric_names=triton_metric_names,
+                warned=warned,
+                registrar=registrar,
             )
             reloader.on_taken = several.send_plans
             return await several.serve(ending, started)
@@ -84,6 +94,8 @@ def host_plans(
     finally:
         listening.close()
         repository.close()
+        if registrar is not None:
+            registrar.close()
 
 
 def _tell(served: ServedPlan, told: Told, warned: Told) -> None:

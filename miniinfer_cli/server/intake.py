@@ -13,8 +13,17 @@ from miniinfer_cli.serving.batcher import Asked
 from miniinfer_cli.serving.request import BatchedFuture
 
 
+class Teller(Protocol):
+    """Who tells those that wait for requests."""
+
+    def tell(self) -> None:
+        """Sends what ended, now."""
+
+
 class Tagged(Protocol):
-    """What the ``tag`` of each request is."""
+    """What the ``tag`` of each request is. ``front``: where it came from."""
+
+    front: Teller
 
     def entered(self, future: BatchedFuture) -> None:
         """It waits, or is computed, or has ended by now: then it is told so next."""
@@ -60,5 +69,11 @@ class Intake:
             self._loop.call_soon_threadsafe(self._tell, ended)
 
     def _tell(self, ended: list[BatchedFuture]) -> None:
+        """Front by front: the first one answers its clients while others are told."""
+        fronts: dict[Teller, list[BatchedFuture]] = {}
         for future in ended:
-            future.tag.ended(future)
+            fronts.setdefault(future.tag.front, []).append(future)
+        for front, own in fronts.items():
+            for future in own:
+                future.tag.ended(future)
+            front.tell()

@@ -32,12 +32,15 @@ KEPT_ENDS = frozenset((CANCELLED, CLOSED, DEADLINE))
 
 @dataclass(frozen=True, slots=True)
 class FrontSettings:
-    """What a front is told first. ``shared_memory``: clients may name regions; ``arena_nbytes``: of the memory for bodies."""
+    """What a front is told first. ``shared_memory``: clients may name regions. ``arena_nbytes``: of the memory for bodies, which
+    is filled from its beginning; GPUs copy from the first ``registered_nbytes`` where bodies lie.
+    """
 
     limits: HttpLimits
     connections: Connections
     shared_memory: bool
     arena_nbytes: int = 256 << 20
+    registered_nbytes: int = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)

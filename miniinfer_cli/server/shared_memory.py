@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from miniinfer_cli.devices.registering import Registrar
 from miniinfer_cli.ir import Array
 from miniinfer_cli.server.faults import Refused
 from miniinfer_cli.server.infer_request import from_bytes
@@ -34,10 +35,12 @@ class Regions:
     """The regions that are registered. A key names a file of /dev/shm, and nothing else: no path, no link.
 
     Whoever may register one reads and writes it through the server: so only the server's own user's files are taken.
+    ``registrar``: who makes GPUs copy from them where they lie. What a request looks at goes with that request.
     """
 
-    def __init__(self, folder: Path = _FOLDER) -> None:
+    def __init__(self, folder: Path = _FOLDER, registrar: Registrar | None = None) -> None:
         self._folder = folder
+        self._registrar = registrar
         self._regions: dict[str, _Region] = {}
         self._seen: dict[tuple[Any, ...], Array] = {}
 
@@ -72,13 +75,18 @@ class Regions:
                 return b""
             case "POST", ["region", name, "unregister"]:
                 self._regions.pop(name, None)
-                self._seen.clear()
+                self._forget()
                 return b""
             case "POST", ["unregister"]:
                 self._regions.clear()
-                self._seen.clear()
+                self._forget()
                 return b""
         raise Refused(404, f"there is nothing at {'/'.join(path)!r} of the shared memory")
+
+    def _forget(self) -> None:
+        self._seen.clear()
+        if self._registrar is not None:
+            self._registrar.collect()
 
     def _known(self, name: str) -> _Region:
         found = self._regions.get(name)
@@ -114,9 +122,10 @@ class Regions:
                 raise Refused(400, f"key {key!r} is no shared memory of the server's own user")
             if offset + nbytes > found.st_size:
                 raise Refused(400, f"key {key!r} has {found.st_size} bytes, not {offset} + {nbytes}")
-            whole = memoryview(mmap.mmap(descriptor, offset + nbytes))
+            mapped = mmap.mmap(descriptor, offset + nbytes)
         except (OSError, ValueError, OverflowError) as error:
             raise Refused(400, f"key {key!r} cannot be mapped: {error}") from None
         finally:
             os.close(descriptor)
-        return whole[offset:]
+        registered = None if self._registrar is None else self._registrar.register(mapped)
+        return (memoryview(mapped) if registered is None else registered.data)[offset:]

@@ -13,6 +13,7 @@ from miniinfer_cli.serving.layout import BatchedEngine, Layout
 from miniinfer_cli.serving.request import BatchedFuture, Outputs
 from miniinfer_cli.serving.waiting import Key
 
+_LEAST_PIECE_NBYTES = 16 << 10  # of an array that the device copies from where it lies: smaller ones are put together as quickly
 _BUFFERS = 16  # that one worker keeps, of the sets of shapes that it met last
 
 
@@ -29,13 +30,22 @@ class _FirstRows:
 
 
 class Assembler:
-    """The buffers of one worker. On a GPU they are the context's own pinned memory, which is copied from with no detour."""
+    """The buffers of one worker. On a GPU they are the context's own pinned memory, which is copied from with no detour.
+
+    Rows in memory that is registered with the GPU's driver are not put together here at all: the GPU copies each.
+    """
 
     def __init__(self, engine: BatchedEngine, layout: Layout, most: int, pad_values: dict[str, Any], copiers: Copiers) -> None:
         self._layout = layout
         self._copiers = copiers
         self._most = most
+        self._engine = engine
         self._on_host = engine.device == "cpu"
+        on_host = engine.host_inputs
+        self._as_rows = [
+            not self._on_host and not layout.alone and layout.axes[number] == 0 and b.name not in on_host
+            for number, b in enumerate(layout.inputs)
+        ]
         self._pad_values = [pad_values.get(b.name, 0) for b in layout.inputs]
         names = [b.name for b in layout.inputs]
         self._places = [names.index(b.name) if b.name in names else None for b in engine.inputs]
@@ -49,13 +59,24 @@ class Assembler:
         ``given`` is apart from the requests, since one that is cancelled lets go what it has.
         """
         form = batch[0].form
-        if len(batch) == 1 and form.rows == size and not form.padded:
-            arrays: list[Any] = given[0]
-        else:
-            arrays = self._buffers(context, form.bucket, size)
-            for number, array in enumerate(arrays):
-                self._fill(number, array, batch, [g[number] for g in given], size)
+        padded = any(r.form.padded for r in batch)
+        rows = sum(r.form.rows for r in batch)
+        pieces = [[g[number] for g in given] for number in range(len(self._as_rows))]
+        arrays: list[Any] = [None if padded else self._rows(n, p, size - rows) for n, p in enumerate(pieces)]
+        if len(batch) == 1 and rows == size and not padded:
+            arrays = [own if as_rows is None else as_rows for own, as_rows in zip(given[0], arrays, strict=True)]
+        elif any(array is None for array in arrays):
+            for number, buffer in enumerate(self._buffers(context, form.bucket, size)):
+                if arrays[number] is None:
+                    arrays[number] = buffer
+                    self._fill(number, buffer, batch, pieces[number], size)
         return [d if p is None else arrays[p] for p, d in zip(self._places, self._defaults, strict=True)]
+
+    def _rows(self, number: int, pieces: Sequence[Array], repeats: int) -> Any:
+        """The input as pieces that the device copies from where they lie; None where it cannot."""
+        if not self._as_rows[number] or pieces[0].nbytes < _LEAST_PIECE_NBYTES:
+            return None
+        return self._engine.model.rows(pieces, repeats)
 
     def outputs(self, results: Sequence[Any], batch: Sequence[BatchedFuture], size: int) -> Sequence[Outputs]:
         """The outputs of each request. Raises ModelError where an output has not the rows that the plan says."""

@@ -35,6 +35,10 @@ class BatchedEngine(Protocol):
         """See Engine."""
 
     @property
+    def host_inputs(self) -> frozenset[str]:
+        """See Engine."""
+
+    @property
     def model(self) -> LoadedModel:
         """See Engine."""
 

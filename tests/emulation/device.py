@@ -57,6 +57,7 @@ from miniinfer_cli.backends.cuda.contract.parameters import Encoded, Parameters
 from miniinfer_cli.backends.cuda.contract.steps import Kernel
 from miniinfer_cli.backends.cuda.contract.tensor_map import TensorMap
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError
+from miniinfer_cli.ir import Array
 from tests.emulation.compiler import NOWHERE, EmulatedFunction, load
 from tests.emulation.poison import poison
 from tests.emulation.stream import EmulatedEvent, EmulatedStream, Schedule
@@ -97,6 +98,8 @@ class EmulatedDevice:
         """Bytes of device memory by address."""
         self.pinned: dict[int, int] = {}
         """Bytes of pinned memory by address."""
+        self.registered: dict[int, int] = {}
+        """Bytes of registered memory by address."""
         self.memory_limit = self.total_memory = memory_limit
         self.pinned_limit = pinned_limit
         self.schedule = schedule or Schedule()
@@ -124,7 +127,8 @@ class EmulatedDevice:
     @property
     def leftovers(self) -> dict[str, int]:
         """What was not given back: bytes of device and of pinned memory, and numbers of handles. Without those of 0."""
-        found = {"memory": self.used, "pinned": sum(self.pinned.values()), **self.alive}
+        registered = sum(self.registered.values())
+        found = {"memory": self.used, "pinned": sum(self.pinned.values()), "registered": registered, **self.alive}
         return {k: n for k, n in found.items() if n}
 
     def make_current(self) -> None:
@@ -153,6 +157,13 @@ class EmulatedDevice:
             raise OutOfMemoryError(message, where=(what,))
         return EmulatedMemory(self, nbytes, self.pinned)
 
+    def register(self, memory: Array) -> "EmulatedRegistered":
+        self._prepare()
+        assert memory.flags.c_contiguous and memory.flags.writeable, "what is registered is in one piece, and can be written"
+        if self._refuses():
+            raise OutOfMemoryError(f"{memory.nbytes / 2**20:.1f} MiB cannot be pinned")
+        return EmulatedRegistered(self, memory)
+
     def create_stream(self) -> EmulatedStream:
         self._prepare("stream")
         return EmulatedStream(self)
@@ -171,6 +182,10 @@ class EmulatedDevice:
     def encode(self, tensor: TensorMap[Any], address: int) -> Encoded:
         self.make_current()
         return encode_readable(tensor, address)
+
+    def collect(self) -> None:
+        """What is dropped is given back at once here."""
+        self.make_current()
 
     def bury(self, raw: Any) -> None:
         """Keeps freed memory for a while, so that who still has its address reads poison."""
@@ -227,6 +242,37 @@ class EmulatedMemory:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+class EmulatedRegistered:
+    """Memory of the process that the device copies from, for as long as this is there. Like driver.memory.RegisteredMemory."""
+
+    def __init__(self, device: EmulatedDevice, memory: Array) -> None:
+        self._device = device
+        self.address = memory.ctypes.data
+        self.nbytes = memory.nbytes
+        assert self.address not in device.registered, "it is registered already"
+        device.registered[self.address] = memory.nbytes
+        self._end = weakref.finalize(self, _unregister, device, self.address, memory)
+        self._end.atexit = False
+
+    @property
+    def closed(self) -> bool:
+        return not self._end.alive
+
+    def close(self) -> None:
+        self._end()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def _unregister(device: EmulatedDevice, address: int, memory: Array) -> None:
+    """``memory`` is kept up to here."""
+    del device.registered[address]
 
 
 def _free(device: EmulatedDevice, held: dict[int, int], address: int, raw: Any) -> None:

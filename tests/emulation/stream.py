@@ -11,7 +11,7 @@ import random
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
@@ -110,11 +110,19 @@ class EmulatedStream:
 
     # What the driver's has.
 
-    def copy_to_device(self, target: int, source: int, nbytes: int) -> None:
+    def copy_to_device(self, target: int, source: int, nbytes: int, *, pinned: bool = False) -> None:
+        assert not pinned or not nbytes or self._is_pinned(source, nbytes), "a copy from memory that is not pinned"
         self._copy("to device", target, source, nbytes)
 
-    def copy_to_host(self, target: int, source: int, nbytes: int) -> None:
+    def copy_to_host(self, target: int, source: int, nbytes: int, *, pinned: bool = False) -> None:
+        assert not pinned or not nbytes or self._is_pinned(target, nbytes), "a copy to memory that is not pinned"
         self._copy("to host", target, source, nbytes)
+
+    def gather_to_device(self, target: int, sources: Sequence[int], sizes: Sequence[int]) -> None:
+        for source, nbytes in zip(sources, sizes, strict=True):
+            assert self._is_pinned(source, nbytes), "a piece in memory that is not pinned"
+            self._copy("gathered to device", target, source, nbytes)
+            target += nbytes
 
     def copy_on_device(self, target: int, source: int, nbytes: int) -> None:
         self._copy("on device", target, source, nbytes)
@@ -270,17 +278,23 @@ class EmulatedStream:
 
     def _copy(self, way: str, target: int, source: int, nbytes: int) -> None:
         staged = way == "to device" and self._noted is None and not self._device.reads_pageable_memory
-        if staged and not any(at <= source < at + size for at, size in self._device.pinned.items()):
+        if staged and not self._is_pinned(source, nbytes):
             read: bytes | int = ctypes.string_at(source, nbytes)
         else:
             read = source
 
         def copy() -> None:
+            assert way != "gathered to device" or self._is_pinned(source, nbytes), "a piece was registered no more as it was read"
             self._device.copies.append((way, nbytes))
             ctypes.memmove(target, read, nbytes)
 
         if nbytes:
             self._enqueue(copy)
+
+    def _is_pinned(self, address: int, nbytes: int) -> bool:
+        """True where the host's memory there was allocated as pinned memory, or registered."""
+        pieces = (*self._device.pinned.items(), *self._device.registered.items())
+        return any(at <= address and address + nbytes <= at + size for at, size in pieces)
 
     def _set(self, event: "EmulatedEvent") -> None:
         event.record(self)

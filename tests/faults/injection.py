@@ -43,12 +43,12 @@ _OF_OS = {
     "listdir": "listing", "fchmod": "owner", "fchown": "owner", "copy_file_range": "copy", "dup": "open",
 }  # fmt: skip
 _DRIVER: tuple[tuple[type, tuple[str, ...]], ...] = (
-    (EmulatedDevice, ("allocate", "allocate_pinned", "create_stream", "create_event")),
+    (EmulatedDevice, ("allocate", "allocate_pinned", "register", "create_stream", "create_event")),
     (
         EmulatedStream,
         (
-            "copy_to_device", "copy_to_host", "copy_on_device", "fill", "launch", "record", "note", "wait", "synchronize",
-            "is_done", "begin_capture", "end_capture", "launch_graph",
+            "copy_to_device", "copy_to_host", "copy_on_device", "gather_to_device", "fill", "launch", "record", "note", "wait",
+            "synchronize", "is_done", "begin_capture", "end_capture", "launch_graph",
         ),
     ),
     (EmulatedEvent, ("synchronize", "is_done", "elapsed_ms")),

@@ -1,11 +1,17 @@
 """Batchers on a GPU: pinned buffers that are filled while others are copied from, and contexts side by side."""
 
+import mmap
+
 import numpy as np
 import pytest
 
 import miniinfer_cli
+from miniinfer_cli.backends.cuda.driver.device import open_device
 from miniinfer_cli.devices.opening import load
+from miniinfer_cli.devices.registering import Registrar
 from miniinfer_cli.runtime.random_inputs import random_inputs
+from miniinfer_cli.serving.batcher import Asked
+from miniinfer_cli.serving.request import BatchedFuture
 from tests.emulation.engine import plan_of
 from tests.gpu.plans import sizes_of, small
 from tests.serving.stress import stress
@@ -38,6 +44,28 @@ def test_requests_have_what_they_have_alone(contexts):
                 np.testing.assert_array_equal(found["k"], alone["k"])
                 np.testing.assert_allclose(found["y"], alone["y"], rtol=1e-5, atol=1e-6)
             assert batcher.stats()["mean_batch"] > 2
+
+
+@pytest.mark.parametrize("contexts", [1, 2])
+def test_rows_in_registered_memory_are_computed_as_others_are(contexts):
+    """The GPU copies them from where they lie, beside rows elsewhere, which are put together on the host."""
+    width, count = 20_000, 120
+    memory = Registrar(open_device(0)).register(mmap.mmap(-1, count * 4 * width * 4))
+    assert memory is not None
+    random = np.random.default_rng(contexts)
+    plan = plan_of(f"graph main(x: f32[n,{width}]) {{\n  y = Relu(x)\n  return y\n}}")
+    with load(plan, "cuda:0") as engine, miniinfer_cli.Batcher(engine, 16, 0.2, contexts=contexts) as batcher:
+        given = []
+        for number, rows in enumerate(random.integers(1, 5, count).tolist()):
+            there: np.ndarray = np.ndarray((rows, width), np.float32, memory.data, number * 4 * width * 4)
+            there[...] = random.standard_normal((rows, width), np.float32)
+            given.append(there if number % 40 or number == 0 else there.copy())
+        for _ in range(3):
+            futures = batcher.submit_all([Asked({"x": array}) for array in given], lambda ended: None)
+            for future, array in zip(futures, given, strict=True):
+                assert isinstance(future, BatchedFuture)
+                np.testing.assert_array_equal(future.result(WAIT_S)["y"], np.maximum(array, 0))
+        assert batcher.stats()["batches"] < 3 * count / 2  # they came together
 
 
 def test_inputs_that_lie_on_the_gpu_are_batched_too():

@@ -12,6 +12,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from miniinfer_cli.backends.cuda.arrays.registered import host_rows
+from miniinfer_cli.devices.registering import Registrar
 from miniinfer_cli.errors import DeviceError
 from miniinfer_cli.server import front_process, messages
 from miniinfer_cli.server.app import Application
@@ -22,6 +24,7 @@ from miniinfer_cli.server.intake import Intake
 from miniinfer_cli.server.messages import FrontSettings
 from miniinfer_cli.server.office import Office
 from miniinfer_cli.server.settings import Connections, HttpLimits
+from tests.emulation.device import EmulatedDevice
 from tests.server.asking import ask, repository_of, write_model
 
 INFER = "/v2/models/m/infer"
@@ -79,11 +82,14 @@ class Pair:
             return SimpleNamespace(poll=lambda: None)
 
         self._monkeypatch.setattr(front_process.subprocess, "Popen", start)
-        settings = FrontSettings(HttpLimits(), Connections(), False, 1 << 20)
+        settings = FrontSettings(HttpLimits(), Connections(), False, 1 << 20, 1 << 19)
+        self.device = EmulatedDevice()
+        registrar = Registrar(self.device)
         self.tasks = []
         shared = SimpleNamespace(
             settings=settings,
             regions=None,
+            register=lambda memory: registrar.register(memory).data,
             plans=list(self._repository),
             office=Office(self._repository, Counter(), None),
             keep=lambda work: self.tasks.append(asyncio.ensure_future(work)),
@@ -170,6 +176,24 @@ def test_answers_come_back_and_bodies_are_given_back(repository, monkeypatch):
         assert pair.held == 0
         assert pair.back.plans.find("m").figures.outcomes["result"] == 8
         assert (await ask(pair.app, "/metrics")).status == 200
+
+    run(work, repository, monkeypatch)
+
+
+def test_bodies_lie_in_registered_memory_while_there_is_room(repository, monkeypatch):
+    async def work(pair):
+        submitted = []
+        plan = repository.find("m").current
+        real = plan.submit_all
+        monkeypatch.setattr(plan, "submit_all", lambda asked, told: (submitted.extend(asked), real(asked, told))[1])
+        assert list(pair.device.registered.values()) == [1 << 19]
+        fill = [pair.arena.take(400_000, 0)]
+        answers = await asyncio.gather(*(pair.ask(n) for n in range(3)))
+        assert [a.status for a in answers] == [200] * 3
+        there = [host_rows([asked.inputs["x"]]) is not None for asked in submitted]
+        assert there == [True, False, False]  # of each 64 KiB behind the first 448
+        for body in fill:
+            body.release()
 
     run(work, repository, monkeypatch)
 

@@ -7,8 +7,11 @@ import os
 import numpy as np
 import pytest
 
+from miniinfer_cli.backends.cuda.arrays.registered import host_rows
+from miniinfer_cli.devices.registering import Registrar
 from miniinfer_cli.server.faults import Refused
 from miniinfer_cli.server.shared_memory import Regions
+from tests.emulation.device import EmulatedDevice
 from tests.server.asking import application, ask, repository_of, write_model
 
 
@@ -20,6 +23,33 @@ def folder(tmp_path):
 
 def register(regions, name="r", **asked):
     return regions.answer("POST", ["region", name, "register"], json.dumps({"offset": 0, **asked}).encode())
+
+
+def test_regions_are_registered_until_no_request_looks_at_them(tmp_path, folder):
+    """A batch that a GPU copies from there may be under way when its client lets the region go."""
+    repository = repository_of(write_model(tmp_path / "m.plan"))
+    tensor = next(iter(next(iter(repository)).current.signature.inputs.values()))
+    repository.close()
+    device = EmulatedDevice()
+    regions = Regions(folder, Registrar(device))
+    (folder / "large").write_bytes(bytes(range(256)) * 256)
+    (folder / "small").write_bytes(bytes(256))
+    register(regions, key="large", offset=64, byte_size=60000)
+    register(regions, name="few", key="small", byte_size=256)
+    assert sum(device.registered.values()) == 60064  # of the second there are too few bytes
+    count = 10000 // tensor.dtype.itemsize
+    array = regions.tensor("x", tensor, (1, count), ("r", 64, count * tensor.dtype.itemsize))
+    assert array.view(np.uint8).reshape(-1)[:3].tolist() == [128, 129, 130]
+    assert host_rows([array]) is not None
+    regions.answer("POST", ["region", "r", "unregister"], b"")
+    assert device.registered and host_rows([array]) is not None
+    del array
+    assert not device.registered
+    few = regions.tensor("x", tensor, (1, 2), ("few", 0, 2 * tensor.dtype.itemsize))
+    assert host_rows([few]) is None
+    register(regions, key="large", byte_size=65536)
+    regions.answer("POST", ["unregister"], b"")
+    assert not device.registered
 
 
 def test_tensors_come_from_a_region_and_go_to_one(tmp_path, folder):

@@ -38,6 +38,9 @@ class CpuModel:
                 f"input {name!r}: the array is on a GPU, the engine on the cpu", hint="copy it to the host, or load on cuda:N"
             )
 
+    def rows(self, arrays: Sequence[Any], repeats: int) -> None:
+        """See LoadedModel: arrays are not copied to a CPU."""
+
     def fetch(self, value: Any) -> Any:
         """See LoadedModel."""
         return value

@@ -51,9 +51,9 @@ def calls_noted(monkeypatch) -> list[str]:
     asked: list[str] = []
 
     def noting(name, method):
-        def call(self, *arguments):
+        def call(self, *arguments, **options):
             asked.append(name)
-            return method(self, *arguments)
+            return method(self, *arguments, **options)
 
         return call
 
@@ -404,7 +404,9 @@ def test_a_failure_in_the_middle_leaves_the_context_whole(engine, monkeypatch):
             under_way = context.enqueue({"x": rows(2, 40)})
             with monkeypatch.context() as patch:
                 patch.setattr(
-                    EmulatedStream, method, lambda self, *a, m=method: (_ for _ in ()).throw(DeviceError(f"{m} failed"))
+                    EmulatedStream,
+                    method,
+                    lambda self, *a, m=method, **options: (_ for _ in ()).throw(DeviceError(f"{m} failed")),
                 )
                 with pytest.raises(DeviceError, match=f"{method} failed"):
                     context.enqueue({"x": rows(2, 50)})

@@ -1,5 +1,6 @@
 """Memory on the device and pinned memory: copies, fills, running out, and what a hundred cycles leave."""
 
+import mmap
 import re
 import time
 
@@ -38,6 +39,37 @@ def test_pinned_memory(device: Device, stream: Stream):
         np.testing.assert_array_equal(back.array, pinned.array)
     with pytest.raises(ValueError, match="closed"):
         _ = pinned.array
+
+
+def test_pieces_of_registered_memory(device: Device, stream: Stream):
+    """Bytes of a file that processes share, in any order, at any address, twice; by one call where the driver has it."""
+    assert device.quick.copies_batches == (device.driver_version >= (13, 0))
+    random = np.random.default_rng(1)
+    shared = mmap.mmap(-1, 4 << 20)
+    memory = np.frombuffer(shared, np.uint8)
+    memory[:] = random.integers(0, 256, memory.size, np.uint8)
+    with device.register(memory) as registered, device.allocate(8 << 20) as target:
+        for count in (1, 2, 3, 64, 300):
+            sizes = random.integers(0, 20_000, count).tolist()
+            offsets = random.integers(0, memory.size - 20_000, count).tolist()
+            stream.fill(target.address, 0xEE, target.nbytes)
+            stream.gather_to_device(target.address + 1, [registered.address + at for at in offsets], sizes)
+            pieces = [memory[at : at + nbytes] for at, nbytes in zip(offsets, sizes, strict=True)]
+            expected = np.concatenate([np.full(1, 0xEE, np.uint8), *pieces, np.full(3, 0xEE, np.uint8)])
+            np.testing.assert_array_equal(read(stream, target.address, expected.size, np.uint8), expected)
+    again = device.register(memory)  # what was let go can be registered once more
+    again.close()
+
+
+def test_copies_of_registered_memory_do_not_wait(device: Device, module: Module, stream: Stream):
+    memory = np.zeros(8 << 20, np.uint8)
+    with device.register(memory) as registered, device.allocate(8 << 20) as target:
+        spin(module, stream, 50)
+        start = time.perf_counter()
+        stream.gather_to_device(target.address, [registered.address + (n << 17) for n in range(64)], [1 << 17] * 64)
+        assert not stream.is_done()
+        assert time.perf_counter() - start < 0.02
+        stream.synchronize()
 
 
 def test_copies_of_pinned_memory_do_not_wait(device: Device, module: Module, stream: Stream):

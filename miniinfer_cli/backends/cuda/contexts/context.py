@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from miniinfer_cli.backends.cuda.arrays.device_array import DeviceArray
+from miniinfer_cli.backends.cuda.arrays.registered import HostRows
 from miniinfer_cli.backends.cuda.contexts.buffers import pinned_array
 from miniinfer_cli.backends.cuda.contexts.clock import StreamClock
 from miniinfer_cli.backends.cuda.contexts.context_memory import ContextMemory
@@ -133,6 +134,8 @@ class CudaContext:
     ) -> Pending:
         slot = self._take_slot(program)
         binding = self._bind(program, slot)
+        if not binding.on_device:  # the host reads inputs as well
+            inputs = [value.gathered() if isinstance(value, HostRows) else value for value in inputs]
         started = time.perf_counter_ns()
         before, within, behind = slot.timed().pairs if timed else _UNTIMED
         try:
@@ -172,7 +175,7 @@ class CudaContext:
             if transfers:
                 self._mark(before, 0, self.copy_in)
                 if made.io.input_nbytes and not slot.device_fed:
-                    self.copy_in.copy_to_device(slot.device_in.address, slot.pinned_in.address, made.io.input_nbytes)
+                    self.copy_in.copy_to_device(slot.device_in.address, slot.pinned_in.address, made.io.input_nbytes, pinned=True)
                 self._mark(before, 1, self.copy_in)
                 self._hand_over(slot)
             values = self._run(program, binding, inputs, slot.computed, within)
@@ -382,7 +385,7 @@ class CudaContext:
             self.copy_out.wait(slot.computed)
         self._mark(around, 0, self.copy_out)
         for offset, nbytes in copied:
-            self.copy_out.copy_to_host(slot.pinned_out.address + offset, slot.device_out.address + offset, nbytes)
+            self.copy_out.copy_to_host(slot.pinned_out.address + offset, slot.device_out.address + offset, nbytes, pinned=True)
         self._mark(around, 1, self.copy_out)
         self.copy_out.record(slot.downloaded)
         return slot.downloaded

@@ -17,6 +17,7 @@ from miniinfer_cli.backends.cuda.contract.parameters import Encoded, Parameters
 from miniinfer_cli.backends.cuda.contract.problems import Problem, Variant
 from miniinfer_cli.backends.cuda.contract.steps import Kernel
 from miniinfer_cli.backends.cuda.contract.tensor_map import TensorMap
+from miniinfer_cli.ir import Array
 
 # -- what lives on a device ------------------------------------------------------------------------------------------------
 
@@ -50,6 +51,14 @@ class PinnedMemory(Memory, Protocol):
     @property
     def array(self) -> npt.NDArray[np.uint8]:
         """Its bytes, not copied."""
+
+
+class RegisteredMemory(Memory, Protocol):
+    """Memory of the process that is pinned where it is. See ``driver.memory.RegisteredMemory``."""
+
+    @property
+    def closed(self) -> bool:
+        """True once it is pinned no more."""
 
 
 class Event(Owned, Protocol):
@@ -103,10 +112,13 @@ class Stream(Owned, Protocol):
     def handle(self) -> int:
         """What libraries know the stream by."""
 
-    def copy_to_device(self, target: int, source: int, nbytes: int) -> None:
+    def copy_to_device(self, target: int, source: int, nbytes: int, *, pinned: bool = False) -> None:
         """See driver.stream.Stream."""
 
-    def copy_to_host(self, target: int, source: int, nbytes: int) -> None:
+    def copy_to_host(self, target: int, source: int, nbytes: int, *, pinned: bool = False) -> None:
+        """See driver.stream.Stream."""
+
+    def gather_to_device(self, target: int, sources: Sequence[int], sizes: Sequence[int]) -> None:
         """See driver.stream.Stream."""
 
     def copy_on_device(self, target: int, source: int, nbytes: int) -> None:
@@ -231,6 +243,9 @@ class Device(Protocol):
     def allocate_pinned(self, nbytes: int, what: str = "") -> PinnedMemory:
         """See driver.device.Device."""
 
+    def register(self, memory: Array) -> RegisteredMemory:
+        """See driver.device.Device."""
+
     def create_stream(self) -> Stream:
         """See driver.device.Device."""
 
@@ -238,6 +253,9 @@ class Device(Protocol):
         """See driver.device.Device."""
 
     def encode(self, tensor: TensorMap[Any], address: int) -> Encoded:
+        """See driver.device.Device."""
+
+    def collect(self) -> None:
         """See driver.device.Device."""
 
     def close(self) -> None:

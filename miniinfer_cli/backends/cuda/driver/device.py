@@ -17,13 +17,15 @@ from miniinfer_cli.backends.cuda.driver.check import DAMAGED, GONE, call, fault,
 from miniinfer_cli.backends.cuda.driver.event import Event
 from miniinfer_cli.backends.cuda.driver.fork_guard import ForkGuard
 from miniinfer_cli.backends.cuda.driver.handle import Handle
-from miniinfer_cli.backends.cuda.driver.memory import Memory, PinnedMemory
+from miniinfer_cli.backends.cuda.driver.memory import Memory, PinnedMemory, RegisteredMemory
 from miniinfer_cli.backends.cuda.driver.module import Module
 from miniinfer_cli.backends.cuda.driver.presence import device_count, driver_fault, expect_gpu, split_version
 from miniinfer_cli.backends.cuda.driver.properties import DeviceProperties, read_properties
+from miniinfer_cli.backends.cuda.driver.quick_calls import QuickCalls
 from miniinfer_cli.backends.cuda.driver.stream import Stream
 from miniinfer_cli.backends.cuda.driver.tensor_maps import encode_tensor_map
 from miniinfer_cli.errors import DeviceError, MiniinferError
+from miniinfer_cli.ir import Array
 
 __all__ = ["Device", "device_count", "driver_fault", "open_device"]
 
@@ -58,6 +60,7 @@ class Device:
         self._context_address = 0
         self._closed = False
         call(driver.cuInit, 0)
+        self.quick = QuickCalls(driver)
         self._raw = call(driver.cuDeviceGet, ordinal)
         self.driver_version: tuple[int, int] = split_version(int(call(driver.cuDriverGetVersion)))
         """The CUDA version that the driver supports."""
@@ -122,8 +125,8 @@ class Device:
         self._fork_guard.check()
         if self._context is None:
             self._retain()
-        status, current = self.driver.cuCtxGetCurrent()
-        if status or int(current) != self._context_address:
+        status, current = self.quick.current_context()
+        if status or current != self._context_address:
             self.call(self.driver.cuCtxSetCurrent, self._context)
 
     def set_scheduling(self, mode: Literal["auto", "spin", "blocking"]) -> None:
@@ -159,6 +162,14 @@ class Device:
         self._count_allocation()
         return memory
 
+    def register(self, memory: Array) -> RegisteredMemory:
+        """Pins ``memory``, which somebody else holds: copies from and to it then need no detour, on every device of the process.
+
+        Raises DeviceError where the driver does not take it, OutOfMemoryError where so much cannot be pinned.
+        """
+        self._prepare()
+        return RegisteredMemory(self, memory)
+
     def create_stream(self) -> Stream:
         """A stream of its own, that does not wait for the default stream."""
         self._prepare()
@@ -178,6 +189,10 @@ class Device:
         """The tensor map of what lies at ``address``, as a parameter. Raises DeviceError for what this device cannot have."""
         self.make_current()
         return encode_tensor_map(self, self.arch, tensor, address)
+
+    def collect(self) -> None:
+        """Gives back what was dropped unclosed; it would be with the next thing that is made here."""
+        self._prepare()
 
     def synchronize(self) -> None:
         """Waits until the device has done everything that was enqueued on it."""
@@ -272,8 +287,8 @@ class Device:
                 self._context = context
 
     def _release(self) -> None:
-        status, current = self.driver.cuCtxGetCurrent()
-        if not status and int(current) == self._context_address:
+        status, current = self.quick.current_context()
+        if not status and current == self._context_address:
             # Else this thread would go on with a context that may be gone.
             self._give_back(self.driver.cuCtxSetCurrent, self.driver.CUcontext(0))
         self._context = None

@@ -15,7 +15,7 @@ class Event(Handle):
         """Use ``device.create_event``."""
         driver = self._driver = device.driver
         asked = 0 if timing else int(driver.CUevent_flags.CU_EVENT_DISABLE_TIMING)
-        self.raw = device.call(driver.cuEventCreate, asked)
+        self.raw = int(device.call(driver.cuEventCreate, asked))
         super().__init__(device, driver.cuEventDestroy, self.raw)
         self.timing = timing
 

@@ -14,5 +14,5 @@ class Graph(Handle):
     def __init__(self, device: Owner, template: Any) -> None:
         """Use ``stream.end_capture``. ``template`` is the CUgraph, which stays the caller's."""
         driver = device.driver
-        self.raw = device.call(driver.cuGraphInstantiate, template, 0)
+        self.raw = int(device.call(driver.cuGraphInstantiate, template, 0))
         super().__init__(device, driver.cuGraphExecDestroy, self.raw)

@@ -7,6 +7,7 @@ from typing import Any, Protocol, Self
 
 from miniinfer_cli.backends.cuda.contract import protocols
 from miniinfer_cli.backends.cuda.contract.launch_attributes import LaunchLimits
+from miniinfer_cli.backends.cuda.driver.quick_calls import QuickCalls
 from miniinfer_cli.errors import MiniinferError
 
 
@@ -15,6 +16,7 @@ class Owner(Protocol):
 
     ordinal: int
     driver: Any
+    quick: QuickCalls
     orphans: deque[tuple[Callable[..., Any], Any]]
 
     @property

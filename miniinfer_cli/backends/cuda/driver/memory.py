@@ -11,6 +11,7 @@ from miniinfer_cli.backends.cuda.driver.check import OUT_OF_MEMORY
 from miniinfer_cli.backends.cuda.driver.handle import Handle, Owner
 from miniinfer_cli.errors import OutOfMemoryError
 from miniinfer_cli.host_memory import mib
+from miniinfer_cli.ir import Array
 from miniinfer_cli.wording import Wording
 
 _DEVICE_HINT = Wording(
@@ -60,6 +61,27 @@ class PinnedMemory(Handle):
         """Gives the memory back; does nothing the second time."""
         self._array = None
         super().close()
+
+
+class RegisteredMemory(Handle):
+    """Memory of the process that somebody else holds, page-locked: ``nbytes`` bytes from ``address``.
+
+    It keeps what it was given, which goes only once the driver has let it go.
+    """
+
+    def __init__(self, device: Owner, memory: Array) -> None:
+        """Use ``device.register``; ``memory``: bytes one behind another, which may be written."""
+        driver = device.driver
+        self.address = int(memory.ctypes.data)
+        self.nbytes = memory.nbytes
+        device.call(driver.cuMemHostRegister, self.address, self.nbytes, driver.CU_MEMHOSTREGISTER_PORTABLE)
+
+        def unregister(address: int) -> Any:
+            _ = memory  # not unmapped before
+            return driver.cuMemHostUnregister(address)
+
+        unregister.__name__ = "cuMemHostUnregister"
+        super().__init__(device, unregister, self.address)
 
 
 def _obtain(device: Owner, allocate: Any, arguments: tuple[int, ...], nbytes: int, what: str, *, pinned: bool) -> Any:

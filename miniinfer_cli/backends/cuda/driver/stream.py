@@ -1,7 +1,8 @@
 """Streams: queues of copies, launches and graphs on a device, and the capture of what is enqueued into a graph."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 from miniinfer_cli.backends.cuda.contract import protocols
@@ -10,7 +11,7 @@ from miniinfer_cli.backends.cuda.contract.parameters import Parameters
 from miniinfer_cli.backends.cuda.driver.collector_pause import CollectorPause
 from miniinfer_cli.backends.cuda.driver.graph import Graph
 from miniinfer_cli.backends.cuda.driver.handle import Handle, Owner
-from miniinfer_cli.errors import DeviceError
+from miniinfer_cli.errors import DeviceError, MiniinferError
 from miniinfer_cli.wording import Wording
 
 
@@ -32,24 +33,48 @@ class Stream(Handle):
         # Bound once: these run for every inference, and a look-up in the module costs as much as a small call.
         self._launch_kernel = driver.cuLaunchKernel
         self._launch_kernel_ex = driver.cuLaunchKernelEx
-        self._launch_graph = driver.cuGraphLaunch
         self._to_device = driver.cuMemcpyHtoDAsync
         self._to_host = driver.cuMemcpyDtoHAsync
-        self._record = driver.cuEventRecord
         self._note = int(driver.CUevent_record_flags.CU_EVENT_RECORD_EXTERNAL)
-        self._wait = driver.cuStreamWaitEvent
+        self._quick = quick = device.quick
+        self._launch_graph, self._record, self._wait = quick.launch_graph, quick.record, quick.wait
         self._pause: CollectorPause | None = None  # while it captures
         self._foreign: protocols.Event | None = None  # marks the end of what another library's stream holds, again and again
 
-    def copy_to_device(self, target: int, source: int, nbytes: int) -> None:
-        """Copies from host memory; overlaps with other work only when that is pinned."""
-        if nbytes and (status := self._to_device(target, source, nbytes, self.raw)[0]):
+    def copy_to_device(self, target: int, source: int, nbytes: int, *, pinned: bool = False) -> None:
+        """Copies from host memory; overlaps with other work only when that is ``pinned`` (or registered): then say so.
+
+        From other memory the driver copies in the call, during which other threads have the interpreter.
+        """
+        if not nbytes:
+            return
+        if pinned:
+            self._expect(self._quick.to_device(target, source, nbytes, self.handle), "cuMemcpyHtoDAsync")
+        elif status := self._to_device(target, source, nbytes, self.raw)[0]:
             raise self._device.fault(status, "cuMemcpyHtoDAsync")
 
-    def copy_to_host(self, target: int, source: int, nbytes: int) -> None:
-        """Copies to host memory; overlaps with other work only when that is pinned."""
-        if nbytes and (status := self._to_host(target, source, nbytes, self.raw)[0]):
+    def copy_to_host(self, target: int, source: int, nbytes: int, *, pinned: bool = False) -> None:
+        """Copies to host memory; ``pinned`` as of ``copy_to_device``."""
+        if not nbytes:
+            return
+        if pinned:
+            self._expect(self._quick.to_host(target, source, nbytes, self.handle), "cuMemcpyDtoHAsync")
+        elif status := self._to_host(target, source, nbytes, self.raw)[0]:
             raise self._device.fault(status, "cuMemcpyDtoHAsync")
+
+    def gather_to_device(self, target: int, sources: Sequence[int], sizes: Sequence[int]) -> None:
+        """Copies pieces of host memory, all pinned or registered, one behind another: ``sizes`` bytes from each of ``sources``.
+
+        By one call where the driver has it, which takes a tenth of the time of one for each.
+        """
+        targets = accumulate(sizes, initial=target)
+        pieces = [piece for piece in zip(targets, sources, sizes, strict=False) if piece[2]]
+        if len(pieces) > 1 and self._quick.copies_batches:
+            to, source, size = zip(*pieces, strict=True)
+            self._expect(self._quick.batch_to_device(to, source, size, self.handle), "cuMemcpyBatchAsync")
+            return
+        for piece in pieces:
+            self._expect(self._quick.to_device(*piece, self.handle), "cuMemcpyHtoDAsync")
 
     def copy_on_device(self, target: int, source: int, nbytes: int) -> None:
         """Copies within the device; the ranges must not overlap."""
@@ -119,8 +144,8 @@ class Stream(Handle):
 
     def record(self, event: protocols.Event) -> None:
         """Sets ``event`` to this point of the stream."""
-        if status := self._record(event.raw, self.raw)[0]:
-            raise self._device.fault(status, "cuEventRecord")
+        if status := self._record(event.raw, self.handle):
+            raise self._fault(status, "cuEventRecord")
 
     def note(self, event: protocols.Event) -> None:
         """Within a capture: every launch of the graph sets ``event`` when it comes to this point.
@@ -132,8 +157,8 @@ class Stream(Handle):
 
     def wait(self, event: protocols.Event) -> None:
         """Lets what is enqueued from now on wait for ``event``; the host does not wait."""
-        if status := self._wait(self.raw, event.raw, 0)[0]:
-            raise self._device.fault(status, "cuStreamWaitEvent")
+        if status := self._wait(self.handle, event.raw, 0):
+            raise self._fault(status, "cuStreamWaitEvent")
 
     def wait_for_foreign(self, handle: int) -> None:
         """Lets what is enqueued from now on wait for what is now in a stream of another library, on the same device.
@@ -142,8 +167,7 @@ class Stream(Handle):
         """
         if self._foreign is None:
             self._foreign = self._device.create_event()
-        if status := self._record(self._foreign.raw, self._driver.CUstream(handle))[0]:
-            raise self._device.fault(status, "cuEventRecord")
+        self._expect(self._record(self._foreign.raw, handle), "cuEventRecord")
         self.wait(self._foreign)
 
     def synchronize(self) -> None:
@@ -188,8 +212,8 @@ class Stream(Handle):
 
     def launch_graph(self, graph: protocols.Captured) -> None:
         """Enqueues a graph. The hot path: one call, one comparison."""
-        if status := self._launch_graph(graph.raw, self.raw)[0]:
-            raise self._device.fault(status, "cuGraphLaunch")
+        if status := self._launch_graph(graph.raw, self.handle):
+            raise self._fault(status, "cuGraphLaunch")
 
     def close(self) -> None:
         """Gives the stream back, and up a capture that is going on; what is enqueued is still done."""
@@ -200,6 +224,14 @@ class Stream(Handle):
         if self._foreign is not None:
             self._foreign.close()
         super().close()
+
+    def _expect(self, status: int, call: str) -> None:
+        if status:
+            raise self._fault(status, call)
+
+    def _fault(self, status: int, call: str) -> MiniinferError:
+        """What a quick call's status says."""
+        return self._device.fault(self._driver.CUresult(status), call)
 
     def _end_capture(self) -> tuple[Any, Any]:
         ended: tuple[Any, Any] = self._driver.cuStreamEndCapture(self.raw)

@@ -13,6 +13,7 @@ from engine_format import TacticRecord, TargetSection
 from miniinfer_cli.backends.choosing import HEURISTIC, Policy
 from miniinfer_cli.backends.cuda.arrays.counts import CaptureCounts, CopyCounts, ModelStats
 from miniinfer_cli.backends.cuda.arrays.device_array import DeviceArray, from_object
+from miniinfer_cli.backends.cuda.arrays.registered import HostRows, host_rows
 from miniinfer_cli.backends.cuda.arrays.transfers import Transfers
 from miniinfer_cli.backends.cuda.choice.forcing import expect_forced
 from miniinfer_cli.backends.cuda.choice.stored import gpu_of, note_on_foreign, records_for
@@ -199,6 +200,10 @@ class CudaModel:
         stream.copy_to_host(array.ctypes.data, value.address, array.nbytes)
         stream.synchronize()
         return array
+
+    def rows(self, arrays: Sequence[Array], repeats: int) -> HostRows | None:
+        """See LoadedModel."""
+        return host_rows(arrays, repeats)
 
     def state(self) -> dict[str, Any]:
         """See LoadedModel: the fields of driver.nvml.GpuState."""

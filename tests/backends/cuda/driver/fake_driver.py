@@ -11,10 +11,12 @@ import ctypes
 import itertools
 import threading
 from collections import Counter
+from functools import partial
 from typing import Any
 
 from cuda.bindings import driver as real
 
+from miniinfer_cli.backends.cuda.driver.quick_calls import FORMS
 from miniinfer_cli.backends.cuda.driver.tensor_maps import IM2COL, TILED
 
 OK = real.CUresult.CUDA_SUCCESS
@@ -42,6 +44,9 @@ class FakeDriver:
     CUtensorMapSwizzle = real.CUtensorMapSwizzle
     CUdriverProcAddress_flags = real.CUdriverProcAddress_flags
     CU_MEMHOSTALLOC_PORTABLE = real.CU_MEMHOSTALLOC_PORTABLE
+    CU_MEMHOSTREGISTER_PORTABLE = real.CU_MEMHOSTREGISTER_PORTABLE
+    CUmemcpyAttributes = real.CUmemcpyAttributes
+    CUmemcpySrcAccessOrder = real.CUmemcpySrcAccessOrder
 
     def __init__(self, memory: int = 1 << 30) -> None:
         self.free = memory
@@ -53,7 +58,15 @@ class FakeDriver:
         self.scheduling: list[int] = []
         self.maps: list[tuple[Any, ...]] = []
         self.map_status = 0
-        self._encoders = {b"cuTensorMapEncodeTiled": TILED(self._tiled), b"cuTensorMapEncodeIm2col": IM2COL(self._im2col)}
+        self.lacking: set[str] = set()
+        """Functions that ``cuGetProcAddress`` does not find."""
+        self.registered: dict[int, int] = {}
+        """Bytes of registered memory by address."""
+        self._functions: dict[str, Any] = {
+            "cuTensorMapEncodeTiled": TILED(self._tiled),
+            "cuTensorMapEncodeIm2col": IM2COL(self._im2col),
+            **{name: form(partial(self._called, name)) for name, form in FORMS.items()},
+        }
         self._numbers = itertools.count(1)
         self._current = threading.local()
         self._captures: dict[int, list[Any]] = {}
@@ -186,6 +199,24 @@ class FakeDriver:
     def cuMemcpyDtoHAsync(self, dstHost, srcDevice, ByteCount, hStream):
         return self._copy(dstHost, srcDevice, ByteCount, hStream)
 
+    def cuMemcpyBatchAsync(self, dsts, srcs, sizes, count, attrs, attrsIdxs, numAttrs, hStream):
+        assert attrs == [real.CUmemcpySrcAccessOrder.CU_MEMCPY_SRC_ACCESS_ORDER_STREAM]
+        assert (tuple(attrsIdxs), numAttrs, len(dsts)) == ((0,), 1, count)
+        for target, source, nbytes in zip(dsts, srcs, sizes, strict=True):
+            assert any(at <= source and source + nbytes <= at + size for at, size in self.registered.items())
+            self._copy(target, source, nbytes, hStream)
+        return (OK,)
+
+    def cuMemHostRegister(self, p, bytesize, Flags):
+        assert Flags == real.CU_MEMHOSTREGISTER_PORTABLE
+        self.registered[p] = bytesize
+        self.alive["registered"] += 1
+        return (OK,)
+
+    def cuMemHostUnregister(self, p):
+        del self.registered[p]
+        return self._drop("registered")
+
     def cuMemcpyDtoDAsync(self, dstDevice, srcDevice, ByteCount, hStream):
         return self._copy(dstDevice, srcDevice, ByteCount, hStream)
 
@@ -195,7 +226,23 @@ class FakeDriver:
     # Tensor maps.
 
     def cuGetProcAddress(self, symbol, cudaVersion, flags):
-        return OK, ctypes.cast(self._encoders[symbol], ctypes.c_void_p).value, 0
+        if symbol.decode() in self.lacking:
+            return real.CUresult.CUDA_ERROR_NOT_FOUND, 0, 0
+        return OK, ctypes.cast(self._functions[symbol.decode()], ctypes.c_void_p).value, 0
+
+    def _called(self, name: str, *arguments: int | None) -> int:
+        """What the function at an address does: what the one of that name does with numbers."""
+        numbers = [argument or 0 for argument in arguments]
+        if name == "cuCtxGetCurrent":
+            status, context = self.cuCtxGetCurrent()
+            ctypes.c_void_p.from_address(numbers[0]).value = int(context)
+            return int(status)
+        if name == "cuMemcpyBatchAsync":
+            count, words = numbers[3], ctypes.c_uint64
+            pieces = [_read(at, words, count) for at in numbers[:3]]
+            access, first = ctypes.c_int.from_address(numbers[4]).value, _read(numbers[5], words, numbers[6])
+            return int(self.cuMemcpyBatchAsync(*pieces, count, [access], first, numbers[6], numbers[7])[0])
+        return int(getattr(self, name)(*numbers)[0])
 
     def _tiled(self, target, element, rank, address, dims, strides, box, *tail):
         return self._map(target, rank, element, address, dims, strides, _read(box, ctypes.c_uint32, rank), *tail)

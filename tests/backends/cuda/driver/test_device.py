@@ -1,7 +1,9 @@
 """Devices, streams, events, memory, modules and graphs over the stand-in: who owns what, and what is said when it fails."""
 
+import ctypes
 import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -204,6 +206,67 @@ def test_copies_and_fills(device: Device):
     stream.copy_to_host(target.ctypes.data, second.address, 8)
     stream.synchronize()
     assert target.tolist() == [0, 1, 2, 3, 4, 5, 255, 255]
+
+
+@pytest.mark.parametrize("batches", [True, False])
+def test_pieces_of_registered_memory_come_one_behind_another(fake: FakeDriver, batches: bool):
+    if not batches:
+        fake.lacking.add("cuMemcpyBatchAsync")
+    with Device(0, fake) as device:
+        memory = np.arange(200, dtype=np.uint8)
+        registered = device.register(memory)
+        assert (registered.address, registered.nbytes, fake.registered) == (memory.ctypes.data, 200, {memory.ctypes.data: 200})
+        stream, target = device.create_stream(), device.allocate(64)
+        stream.fill(target.address, 255, 64)
+        at = registered.address
+        fake.calls.clear()
+        stream.gather_to_device(target.address + 1, [at + 190, at, at + 7, at + 190], [10, 0, 3, 10])
+        assert fake.calls.count("cuMemcpyHtoDAsync") == (0 if batches else 3)
+        stream.gather_to_device(target.address + 30, [at + 5], [2])
+        stream.gather_to_device(target.address, [], [])
+        found = np.ctypeslib.as_array((ctypes.c_uint8 * 64).from_address(target.address)).tolist()
+        assert found == [255, *range(190, 200), 7, 8, 9, *range(190, 200), *[255] * 6, 5, 6, *[255] * 32]
+    assert registered.closed and not fake.registered
+
+
+def test_registered_memory_is_kept_until_the_driver_has_let_it_go(device: Device, fake: FakeDriver):
+    memory = np.zeros(100, np.uint8)
+    gone: list[bool] = []
+    weakref.finalize(memory, lambda: gone.append(bool(fake.registered)))
+    registered = device.register(memory)
+    del memory
+    del registered  # dropped: the device gives it back with the next call
+    assert fake.registered and not gone
+    device.create_event().close()
+    assert (fake.registered, gone) == ({}, [False])
+
+
+@pytest.mark.parametrize("way", ["to_device", "to_host"])
+def test_copies_of_pinned_memory_are_the_same(device: Device, fake: FakeDriver, way: str):
+    stream, memory, pinned = device.create_stream(), device.allocate(4), device.allocate_pinned(4)
+    pinned.array[:] = [1, 2, 3, 4]
+    stream.copy_to_device(memory.address, pinned.address, 4, pinned=True)
+    pinned.array[:] = 0
+    stream.copy_to_host(pinned.address, memory.address, 3, pinned=True)
+    assert pinned.array.tolist() == [1, 2, 3, 0]
+    name = {"to_device": "cuMemcpyHtoDAsync", "to_host": "cuMemcpyDtoHAsync"}[way]
+    fake.refuse[name] = CUresult.CUDA_ERROR_INVALID_VALUE
+    with pytest.raises(DeviceError, match=rf"^{name} failed: CUDA_ERROR_INVALID_VALUE \(1\)"):
+        getattr(stream, f"copy_{way}")(memory.address, pinned.address, 4, pinned=True)
+
+
+def test_without_addresses_of_functions_the_bindings_are_called(fake: FakeDriver):
+    fake.lacking |= {"cuCtxGetCurrent", "cuEventRecord", "cuGraphLaunch", "cuStreamWaitEvent"}
+    with Device(0, fake) as device:
+        stream, event = device.create_stream(), device.create_event()
+        stream.begin_capture()
+        graph = stream.end_capture()
+        stream.launch_graph(graph)
+        stream.record(event)
+        stream.wait(event)
+        fake.refuse["cuGraphLaunch"] = CUresult.CUDA_ERROR_INVALID_HANDLE
+        with pytest.raises(DeviceError, match="cuGraphLaunch failed: CUDA_ERROR_INVALID_HANDLE"):
+            stream.launch_graph(graph)
 
 
 @pytest.mark.parametrize("handle", [0, 1, 0x7F00])
