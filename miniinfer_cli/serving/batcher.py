@@ -16,7 +16,8 @@ from miniinfer_cli.runtime.calls import OneOfAKind
 from miniinfer_cli.serving.assembling import Assembler
 from miniinfer_cli.serving.batch_sizes import BatchSizes, choose_sizes
 from miniinfer_cli.serving.copying import Copiers
-from miniinfer_cli.serving.desk import Desk, DeviceTally
+from miniinfer_cli.serving.desk import Desk
+from miniinfer_cli.serving.device_tally import DeviceTally
 from miniinfer_cli.serving.layout import BatchedEngine, find_layout, layout_alone
 from miniinfer_cli.serving.request import BatchedFuture
 from miniinfer_cli.serving.waiting import Waiting

@@ -5,12 +5,12 @@ import itertools
 import math
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from miniinfer_cli.errors import BatcherClosed, DeadlinePassed, MiniinferError, QueueFull
+from miniinfer_cli.serving.device_tally import DeviceTally
 from miniinfer_cli.serving.guard import Guard, Sleeper
 from miniinfer_cli.serving.request import (
     CANCELLED,
@@ -27,42 +27,9 @@ from miniinfer_cli.serving.request import (
     call,
 )
 from miniinfer_cli.serving.tally import REJECTED, Tally
-from miniinfer_cli.serving.waiting import Key, Waiting
+from miniinfer_cli.serving.waiting import Waiting
 
-_AHEAD_S = 4.5e-4  # before a device has computed what it has: in which a batch is taken, put together, enqueued and copied there
 _SLACK = 64  # requests with a deadline that have ended, and are still among those that are watched
-
-
-class Turn(NamedTuple):
-    """A batch of ``size`` rows under way on a device, which is to take so many ``seconds`` of it. ``behind``: another one."""
-
-    bucket: Key
-    size: int
-    begun: float
-    seconds: float
-    behind: bool
-
-
-@dataclass(slots=True, eq=False)
-class DeviceTally:
-    """A device that batches are computed on: how many are ``under_way`` there, and how many were computed, of so many rows.
-
-    ``in_turn``: it computes one after the other, as a GPU does; then ``turns`` are those under way, and ``free_at`` is when they
-    are computed, as far as that is known.
-    """
-
-    device: str
-    under_way: int = 0
-    batches: int = 0
-    rows: int = 0
-    in_turn: bool = False
-    free_at: float = 0.0
-    ended_at: float = 0.0
-    turns: deque[Turn] = field(default_factory=deque)
-
-    def begins_at(self) -> float:
-        """When a batch that is not full had better begin: earlier it would wait for the device, where others cannot join it."""
-        return self.free_at - _AHEAD_S if self.in_turn and self.under_way else -math.inf
 
 
 class WaitingWorker(Sleeper):
@@ -221,7 +188,7 @@ class Desk:
         with self.lock:
             tally.under_way -= 1
             if tally.in_turn:
-                self._end_turn(tally, self.clock())
+                tally.end_turn(self._waiting.sizes, self.clock())
 
     def give(self, batch: list[BatchedFuture], outputs: Sequence[Outputs], size: int, seconds: float, tally: DeviceTally) -> None:
         """The outputs of a batch that was computed with ``size`` rows in so long."""
@@ -363,26 +330,12 @@ class Desk:
             waited += now - request.arrived
             rows += request.form.rows
         if tally.in_turn:
-            self._begin_turn(tally, batch[0].form.bucket, rows, now)
+            tally.begin_turn(self._waiting.sizes, batch[0].form.bucket, rows, now)
         self.tally.add_waited(waited)
         if self._outside:
             self._fill_up()
         if self._waiting.count and self._idle:
             self._wake_one()
-
-    def _begin_turn(self, tally: DeviceTally, bucket: Key, rows: int, now: float) -> None:
-        sizes, behind = self._waiting.sizes, bool(tally.turns)
-        size = sizes.holding(rows)
-        seconds = sizes.seconds(bucket, size, in_turn=behind)
-        tally.free_at = (max(tally.free_at, now) if behind else now) + seconds
-        tally.turns.append(Turn(bucket, size, now, seconds, behind))
-
-    def _end_turn(self, tally: DeviceTally, now: float) -> None:
-        turn = tally.turns.popleft()
-        if turn.behind:
-            self._waiting.sizes.note_in_turn(turn.bucket, turn.size, now - max(tally.ended_at, turn.begun))
-        tally.ended_at = now
-        tally.free_at = min(tally.free_at, now + sum(t.seconds for t in tally.turns))
 
     def _fill_up(self) -> None:
         while self._outside and self._waiting.count < self._max_queue:

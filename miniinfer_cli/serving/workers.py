@@ -12,7 +12,8 @@ from miniinfer_cli.errors import BatchFailed, DeviceError, MiniinferError, OutOf
 from miniinfer_cli.runtime.context import Context, Future
 from miniinfer_cli.serving.assembling import Assembler
 from miniinfer_cli.serving.batch_sizes import BatchSizes
-from miniinfer_cli.serving.desk import Desk, DeviceTally, WaitingWorker
+from miniinfer_cli.serving.desk import Desk, WaitingWorker
+from miniinfer_cli.serving.device_tally import DeviceTally
 from miniinfer_cli.serving.layout import Layout
 from miniinfer_cli.serving.request import RUNNING, BatchedFuture
 from miniinfer_cli.shortage import start_thread

@@ -32,7 +32,8 @@ from miniinfer_cli.runtime.random_inputs import random_inputs
 from miniinfer_cli.serving.assembling import Assembler
 from miniinfer_cli.serving.batch_sizes import BatchSizes
 from miniinfer_cli.serving.copying import Copiers
-from miniinfer_cli.serving.desk import Desk, DeviceTally, WaitingWorker
+from miniinfer_cli.serving.desk import Desk, WaitingWorker
+from miniinfer_cli.serving.device_tally import DeviceTally
 from miniinfer_cli.serving.layout import find_layout
 from miniinfer_cli.serving.request import BatchedFuture
 from miniinfer_cli.serving.waiting import Waiting

@@ -8,7 +8,8 @@ import pytest
 
 from miniinfer_cli.errors import BatcherClosed, DeadlinePassed
 from miniinfer_cli.serving.batch_sizes import BatchSizes
-from miniinfer_cli.serving.desk import Desk, DeviceTally, WaitingWorker
+from miniinfer_cli.serving.desk import Desk, WaitingWorker
+from miniinfer_cli.serving.device_tally import DeviceTally
 from miniinfer_cli.serving.layout import Form
 from miniinfer_cli.serving.request import BatchedFuture
 from miniinfer_cli.serving.waiting import Waiting

@@ -12,7 +12,7 @@ from miniinfer_cli.devices import several
 from miniinfer_cli.devices.several import device_names
 from miniinfer_cli.errors import DeviceError, OutOfMemoryError, UsageError
 from miniinfer_cli.runtime.engine import Engine
-from miniinfer_cli.serving.desk import DeviceTally
+from miniinfer_cli.serving.device_tally import DeviceTally
 from tests.emulation.device import EmulatedDevice
 from tests.emulation.engine import load_emulated, plan_of
 from tests.forked import in_forked_child
