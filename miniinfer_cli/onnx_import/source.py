@@ -8,6 +8,7 @@ from typing import Any
 import onnx
 from google.protobuf.message import DecodeError
 
+from engine_format.layout import MAGIC
 from miniinfer_cli.errors import ModelError, UsageError, refused
 from miniinfer_cli.onnx_import.external_data import ExternalFiles, map_file
 from miniinfer_cli.onnx_import.names import expect_text
@@ -17,6 +18,7 @@ from miniinfer_cli.onnx_import.wire import strip, truncated
 Model = str | os.PathLike[str] | bytes | bytearray | memoryview | onnx.ModelProto
 
 _OTHER_FORMATS = (
+    (0, MAGIC, "it is a plan, which is built already: miniinfer run PLAN, miniinfer_cli.load(plan), trtexec's --loadEngine=PLAN"),
     (0, b"version https://git-lfs", "it is a Git LFS pointer; run 'git lfs pull' to get the model"),
     (0, b"PK\x03\x04", "it is a ZIP archive, perhaps a PyTorch checkpoint; export it with torch.onnx.export"),
     (0, b"\x89HDF", "it is an HDF5 file, perhaps a Keras model; convert it with tf2onnx"),

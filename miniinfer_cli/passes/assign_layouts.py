@@ -21,16 +21,18 @@ from miniinfer_cli.passes.remove_dead_nodes import remove_dead_nodes
 
 GUESSED_SIZE = 16  # of a symbolic dimension, for counting bytes
 _FIRST, _LAST = "first", "last"
+_POOLS = ("AveragePool", "GlobalAveragePool", "MaxPool")
 _WITH_KERNELS = ("ConvNHWC", "ConvTransposeNHWC")
 
 
 def assign_layouts(graph: Graph) -> int:
     """Gives the number of operations that became channels-last."""
     forms = {n: f for n in graph if (f := _convolution(n)) is not None}
+    convolutions = set(forms)
+    forms |= {n: f for n in graph if (f := _turned_pool(n)) is not None}
     if not forms:
         return 0
-    convolutions = set(forms)
-    forms |= _followers(graph, convolutions)
+    forms |= _followers(graph, forms)
     staying = divide(_groups(graph, forms), [_FIRST], [_LAST, *convolutions])
     moving = [n for n in graph.nodes if n in forms and n not in staying]
     rewriter = _Rewriter(graph)
@@ -45,6 +47,14 @@ def _convolution(node: Node) -> Relayout | None:
     if shape is None or len(shape) < 3:
         return None
     return Relayout(f"{node.op}NHWC", domain=OURS, attrs=dict(node.attrs))
+
+
+def _turned_pool(node: Node) -> Relayout | None:
+    """The form of a pool over what was turned from channels-last for it."""
+    source = node.inputs[0].producer if node.inputs and node.inputs[0] is not None else None
+    if node.domain or node.op not in _POOLS or source is None or not _makes_channels_first(source):
+        return None
+    return relayout(node)
 
 
 # -- who follows ---------------------------------------------------------------------------------------------------------

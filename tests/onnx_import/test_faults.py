@@ -31,6 +31,7 @@ def _fault_of(*nodes: onnx.NodeProto, opset: int = 18, opsets: dict[str, int] | 
     ("data", "reason"),
     [
         (b"", "the file is empty"),
+        (b"\x89MIPLAN\n\x02" + bytes(50), "not an ONNX model\n  hint: it is a plan, which is built already"),
         (b"\x00\x01\x02" * 50, "not an ONNX model: byte 0 starts no protobuf field"),
         (b"\xff" * 50, "not an ONNX model: byte 0 starts no number"),
         (b"plain text, not a model at all", "not an ONNX model"),

@@ -36,6 +36,29 @@ def test_a_chain_has_one_transpose_at_each_border(rewrites):
     )
 
 
+@pytest.mark.parametrize(
+    "pool", ["GlobalAveragePool(t)", "MaxPool(t) {kernel_shape=[2, 2]}", "AveragePool(t) {kernel_shape=[3, 1]}"]
+)
+def test_a_pool_of_what_was_turned_for_it_reads_it_as_it_was(graph_of, outputs_of, pool):
+    graph = graph_of(
+        f"graph main(x: f32[2,5,6,8]) {{ n = Abs(x) t = Transpose(n) {{perm=[0, 3, 1, 2]}} p = {pool} y = Neg(p) return y }}"
+    )
+    (before,) = outputs_of(graph)
+    assert assign_layouts(graph) == 2
+    cancel_transposes(graph)
+    remove_dead_nodes(graph)
+    verify(graph)
+    assert [n.op for n in graph] == ["Abs", f"{pool.partition('(')[0]}NHWC", "Neg", "Transpose"]
+    assert abs(outputs_of(graph)[0] - before).max() < 1e-5
+    assert assign_layouts(graph) == 0
+
+
+@pytest.mark.parametrize("perm", ["[0, 3, 2, 1]", "[0, 2, 1, 3]"])
+def test_a_pool_of_what_was_turned_otherwise_stays(leaves, perm):
+    text = f"graph main(x: f32[2,5,6,8]) {{ t = Transpose(x) {{perm={perm}}} y = GlobalAveragePool(t) return y }}"
+    leaves(assign_layouts, text)
+
+
 def last_of(graph_of, outputs_of, body, *, inputs="x: f32[2,4,6,5]", rtol=1e-5):
     """The operations after assign_layouts and how many Transposes there are, when a Conv stands on both sides of ``body``."""
     graph = graph_of(

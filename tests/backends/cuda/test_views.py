@@ -8,8 +8,9 @@ import pytest
 
 from miniinfer_cli.backends.choosing import Policy
 from miniinfer_cli.backends.cuda.contract.problems import AttentionProblem, MatmulProblem
-from miniinfer_cli.backends.cuda.contract.program import library_calls
+from miniinfer_cli.backends.cuda.contract.program import DeviceStep, library_calls
 from miniinfer_cli.backends.cuda.contract.site import Site
+from miniinfer_cli.backends.cuda.contract.steps import Launch
 from miniinfer_cli.backends.cuda.contract.tactic import Tactic
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.making import draft
@@ -392,7 +393,30 @@ graph main(x: f16[2,7,16], z: f16[2,1,16]) {
 """
     program = run(text)
     assert kinds(program) == ["Neg", "Concat", "Neg", "Concat", "Neg", "Neg"]
-    assert [s.tactic for s in program.steps if s.kind == "Concat"] == ["copies of views"] * 2
+    assert [s.tactic for s in program.steps if s.kind == "Concat"] == ["concat", "copies of views"]
+
+
+@pytest.mark.parametrize("dtype", ["f16", "f32", "i8"])
+@pytest.mark.parametrize("axis", [1, 3])
+def test_parts_of_others_are_put_together_in_one_launch(dtype: str, axis: int) -> None:
+    """Channels of an image that are read by half, of different widths, beside some of a tensor of their own; and rows."""
+    text = f"""
+graph main(x: {dtype}[2,6,5,96], z: {dtype}[2,6,5,16]) {{
+  sizes: i64[3] = const [32, 48, 16]
+  lines: i64[2] = const [2, 4]
+  p = Abs(x)
+  a, b, c = Split(p, sizes) {{axis=3}}
+  f, g = Split(p, lines) {{axis=1}}
+  d = Abs(z)
+  e = {"Concat(b, d, a, c)" if axis == 3 else "Concat(g, f, p)"} {{axis={axis}}}
+  y = Abs(e)
+  return y
+}}
+"""
+    program = run(text)
+    assert kinds(program) == ["Abs", "Abs", "Concat", "Abs"]
+    (concat,) = (s for s in program.steps if s.kind == "Concat" and isinstance(s, DeviceStep))
+    assert [a.kernel.name for a in concat.actions if isinstance(a, Launch)] == ["join_apart"]
 
 
 def test_a_piece_that_is_turned_is_turned_by_itself() -> None:

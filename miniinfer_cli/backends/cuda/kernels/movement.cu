@@ -53,6 +53,26 @@ extern "C" __global__ void join(MI_T* __restrict__ whole, MI_POINTERS(const MI_T
       [&](index_t i, MI_T value) { whole[part.in_whole(i, row)] = value; });
 }
 
+// The same of parts whose rows lie so many elements apart.
+extern "C" __global__ void join_apart(MI_T* __restrict__ whole, MI_POINTERS(const MI_T), Ints<MI_PARTS> ends, index_t rows,
+                                      index_t row, Indices<MI_PARTS> widths, Indices<MI_PARTS> starts,
+                                      Indices<MI_PARTS> pitches, Dividers<MI_PARTS> by) {
+  const MI_T* const parts[MI_PARTS] = MI_LIST;
+  auto part = part_of(parts, ends, rows, widths, starts, by);
+  index_t pitch = 0;
+#pragma unroll
+  for (int k = MI_PARTS - 1; k >= 0; k--) {
+    if (blockIdx.x < ends.d[k]) pitch = pitches.d[k];
+  }
+  move_from<MI_T>(
+      part.first, part.step, part.count,
+      [&](index_t i) {
+        index_t at = divide(i, part.width, part.by);
+        return part.data[at * pitch + (i - at * part.width)];
+      },
+      [&](index_t i, MI_T value) { whole[part.in_whole(i, row)] = value; });
+}
+
 // The way back.
 extern "C" __global__ void cut(const MI_T* __restrict__ whole, MI_POINTERS(MI_T), Ints<MI_PARTS> ends, index_t rows, index_t row,
                                Indices<MI_PARTS> widths, Indices<MI_PARTS> starts, Dividers<MI_PARTS> by) {

@@ -10,8 +10,8 @@ import numpy as np
 from miniinfer_cli.backends.cuda.contract.estimating import default_estimate, moved_estimate
 from miniinfer_cli.backends.cuda.contract.site import Site, lowers
 from miniinfer_cli.backends.cuda.contract.steps import NULL, Argument, Copy, Kernel, Launch, Lowered, Operand
-from miniinfer_cli.backends.cuda.contract.strides import row_major, spread_strides
-from miniinfer_cli.backends.cuda.contract.tactic import Tactic
+from miniinfer_cli.backends.cuda.contract.strides import is_dense, merge_axes, row_major, spread_strides
+from miniinfer_cli.backends.cuda.contract.tactic import Tactic, tactic_of
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.contract.types import element_nbytes, unit_type
 from miniinfer_cli.backends.cuda.contract.viewing import View, assembles, reads_strided, views
@@ -64,7 +64,11 @@ def lower_concat(site: Site) -> Lowered | tuple[Tactic, ...] | None:
     axis = int(site.attr("axis")) % len(whole)
     if any(strides is not None for strides in site.strided):
         copies = tuple(_copies_where_they_lie(site, whole, axis))
-        return Lowered(copies, tactic="copies of views", estimate=moved_estimate(site))
+        apart = tactic_of("copies of views", lambda: Lowered(copies, estimate=moved_estimate(site)), moved_estimate(site))
+        launch = _joined_where_they_lie(site, whole, axis)
+        if launch is None or len(copies) < 2:
+            return (apart,)
+        return (tactic_of(_TOGETHER["join"], lambda: Lowered((launch,)), moved_estimate(site)), apart)
     parts = [(Operand.input(i), site.shape(i)[axis]) for i in range(len(site.types))]
     return _part_tactics("join", site, _Y, parts, whole, axis)
 
@@ -85,6 +89,27 @@ def _copies_where_they_lie(site: Site, whole: Sequence[int], axis: int) -> Itera
                 at(_Y, start * to[axis] * nbytes), Operand.input(number), nbytes, shape, to, site.strides(number), site.target
             )
         start += shape[axis]
+
+
+def _joined_where_they_lie(site: Site, whole: Sequence[int], axis: int) -> Launch[Operand] | None:
+    """One launch for parts whose rows, all that is behind the joined axis and along it, are whole and lie equally far apart."""
+    nbytes, outer, inner = element_nbytes(site.dtype()), math.prod(whole[:axis]), math.prod(whole[axis + 1 :])
+    parts: list[tuple[Operand, int, int, int]] = []  # operand, elements of a row, where it begins in the whole's, and its pitch
+    start = 0
+    for number in range(len(site.types)):
+        shape, strides = site.shape(number), site.strides(number)
+        length = shape[axis] * inner
+        _, (walk,) = merge_axes(shape[:axis], strides[:axis])
+        if len(walk) > 1 or not is_dense(shape[axis:], strides[axis:]):
+            return None
+        if outer * length:
+            parts.append((Operand.input(number), length, start, walk[0] if walk else length))
+        start += length
+    if len(parts) > _PARTS:
+        return None
+    width = widest_unit(nbytes, start, *(n for _, *numbers in parts for n in numbers)) if parts else 1
+    pieces = [(operand, n // width, first // width, pitch // width) for operand, n, first, pitch in parts]
+    return _launch_parts("join_apart", _Y, pieces, outer, start // width, nbytes * width, site.target) if pieces else None
 
 
 @assembles("Concat")
@@ -188,25 +213,26 @@ def _copy_part(name: str, whole: Operand, part: Operand, offset: int, nbytes: in
 
 
 def _launch_parts(
-    name: str, whole: Operand, pieces: Sequence[tuple[Operand, int, int]], outer: int, row: int, unit: int, target: Target
+    name: str, whole: Operand, pieces: Sequence[tuple[Operand, *tuple[int, ...]]], outer: int, row: int, unit: int, target: Target
 ) -> Launch[Operand]:
-    largest = outer * row
+    """``pieces``: operand, units of a row, where it begins in one of the whole, and, where it may be another, its pitch."""
+    largest = outer * max(row, *(n for _, *numbers in pieces for n in numbers))
     index = index_dtype(largest)
-    total = sum(outer * n for _, n, _ in pieces)
+    operands, lengths, *others = zip(*pieces, strict=True)
+    total = sum(outer * n for n in lengths)
     budget = blocks_for(total, target.multiprocessors)
-    ends = np.cumsum([max(1, min(-(-outer * n // BLOCK), -(-budget * outer * n // total))) for _, n, _ in pieces])
+    ends = np.cumsum([max(1, min(-(-outer * n // BLOCK), -(-budget * outer * n // total))) for n in lengths])
     spare = _PARTS - len(pieces)
-    widths = [n for _, n, _ in pieces] + [1] * spare
-    pointers: list[Argument] = [operand for operand, _, _ in pieces]
+    widths = [*lengths, *[1] * spare]
     arguments: tuple[Argument, ...] = (
         whole,
-        *pointers,
+        *operands,
         *(NULL,) * spare,
         np.array([*ends, *[ends[-1]] * spare], np.int32),
         index.type(outer),
         index.type(row),
         np.array(widths, index),
-        np.array([first for _, _, first in pieces] + [0] * spare, index),
+        *(np.array([*numbers, *[0] * spare], index) for numbers in others),
         dividers(widths),
     )
     kernel = Kernel(name, "movement.cu", (("MI_T", unit_type(unit)), ("MI_INDEX", index_name(largest))))

@@ -1,5 +1,6 @@
 """How the threads of group.cuh share rows that they hold in registers: how many to a row, how many loads each."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from miniinfer_cli.backends.cuda.contract.target import Target
@@ -10,6 +11,8 @@ from miniinfer_cli.backends.cuda.tactics.reduction.reductions import rows_per_bl
 _THREADS = 512  # of __launch_bounds__: so many threads may have 128 registers each
 _BLOCK = 128
 _MOST_ELEMENTS = 64  # of a row that a thread holds
+_MOST_LOADS = 4  # of a thread in a group of less than a warp
+_LEAST_FILLED = 0.8  # of the packs that its threads could load
 _LOADS = (1, 2, 3, 4, 6, 8, 12, 16)  # a kernel is compiled for each of these that is met
 
 
@@ -50,7 +53,8 @@ def row_ways(
     usual = [n for n in _LOADS if n * width <= _MOST_ELEMENTS]
     if packs <= 32:
         numbers = dict.fromkeys((power_of_two_from(packs), 32))
-        return tuple(RowGroups(width, packs, n, 1, rows_per_block(rows, n, _BLOCK, target)) for n in numbers)
+        ways = [RowGroups(width, packs, n, 1, rows_per_block(rows, n, _BLOCK, target)) for n in numbers]
+        return tuple(ways + _few_threads(rows, width, packs, usual, target))
     warps = [RowGroups(width, packs, 32, n, _BLOCK // 32) for n in usual if n * 32 >= packs][:1]
     blocks: dict[int, RowGroups] = {}
     for wanted in (1, 2, 4):
@@ -67,6 +71,16 @@ def row_ways(
     elif fitting in blocks:
         first = [blocks[fitting]]
     by_threads: dict[int, RowGroups] = {}
-    for groups in (*first, *warps, *blocks.values()):
+    for groups in (*first, *warps, *blocks.values(), *_few_threads(rows, width, packs, usual, target)):
         by_threads.setdefault(groups.threads, groups)
     return tuple(by_threads.values())
+
+
+def _few_threads(rows: int, width: int, packs: int, usual: Sequence[int], target: Target) -> list[RowGroups]:
+    """Groups of less than a warp whose threads load several times, and seldom nothing: more bytes under way, fewer shuffles."""
+    found: list[RowGroups] = []
+    for threads in (4, 8, 16):
+        loads = next((n for n in usual if n * threads >= packs), 0)
+        if 1 < loads <= _MOST_LOADS and packs > _LEAST_FILLED * loads * threads:
+            found.append(RowGroups(width, packs, threads, loads, rows_per_block(rows, threads, _BLOCK, target)))
+    return found
