@@ -169,6 +169,7 @@ class Application:
         figures.request_s.add(now - begun)
         figures.queue_s.add(future.begun - future.arrived)
         figures.execution_s.add(now - future.begun)
+        figures.answer_s.add(now - future.ended)
         extra = () if json_nbytes is None else ((_HEADER_NBYTES, str(json_nbytes).encode()),)
         await self._send(send, 200, answer, JSON if json_nbytes is None else _BINARY, extra)
         return RESULT, 200

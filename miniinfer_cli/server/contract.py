@@ -14,6 +14,7 @@ class Submitted(Protocol):
 
     arrived: float
     begun: float
+    ended: float
 
     def cancel(self) -> bool:
         """See BatchedFuture."""

@@ -66,7 +66,8 @@ class Times:
 class Figures:
     """Of all requests that were answered under one name. ``request_s``: from the head of a request to its answer.
 
-    ``queue_s`` and ``execution_s`` are of requests with a result: until their batch began, and from then on.
+    ``queue_s`` and ``execution_s`` are of requests with a result: until their batch began, and from then on; ``answer_s``, within
+    the latter, is from their result on.
     """
 
     def __init__(self) -> None:
@@ -75,18 +76,20 @@ class Figures:
         self.request_s = Times()
         self.queue_s = Times()
         self.execution_s = Times()
+        self.answer_s = Times()
         self._retired = BatchTotals()
 
     def take_over(self, others: Iterable["Figures"]) -> None:
         """In the place of its own, the sums of what others counted of requests."""
         self.outcomes = dict.fromkeys(OUTCOMES, 0)
-        self.request_s, self.queue_s, self.execution_s = Times(), Times(), Times()
+        self.request_s, self.queue_s, self.execution_s, self.answer_s = Times(), Times(), Times(), Times()
         for other in others:
             for outcome, count in other.outcomes.items():
                 self.outcomes[outcome] += count
             self.request_s.join(other.request_s)
             self.queue_s.join(other.queue_s)
             self.execution_s.join(other.execution_s)
+            self.answer_s.join(other.answer_s)
 
     def retire(self, stats: Mapping[str, Any]) -> None:
         """Keeps what a Batcher counted that was closed."""

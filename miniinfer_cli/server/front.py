@@ -44,39 +44,40 @@ class RemoteRequest:
     def __init__(self, back: "Back", number: int, request: InferRequest, signature: Signature) -> None:
         self.arrived = 0.0
         self.begun = 0.0
+        self.ended = 0.0
         self._back = back
         self.number = number
         self._request = request
         self._signature = signature
-        self._ended: asyncio.Future[dict[str, Any]] = back.loop.create_future()
+        self._outputs: asyncio.Future[dict[str, Any]] = back.loop.create_future()
 
     def cancel(self) -> bool:
         """Ends it as cancelled; False when it had ended."""
-        if self._ended.done():
-            return self._ended.cancelled()
+        if self._outputs.done():
+            return self._outputs.cancelled()
         self._back.give_up(self.number)
-        return self._ended.cancel()
+        return self._outputs.cancel()
 
     def cancelled(self) -> bool:
         """True when it was cancelled."""
-        return self._ended.cancelled()
+        return self._outputs.cancelled()
 
     def __await__(self) -> Generator[Any, None, dict[str, Any]]:
         """The outputs by name. Raises Answered with what went wrong."""
         try:
-            return (yield from self._ended.__await__())
+            return (yield from self._outputs.__await__())
         finally:
-            if not self._ended.done() or self._ended.cancelled():
+            if not self._outputs.done() or self._outputs.cancelled():
                 self._back.give_up(self.number)
 
     def end(self, answer: tuple[Any, ...]) -> None:
         """What the plans' process says of it."""
-        if self._ended.done():
+        if self._outputs.done():
             return
         if answer[1] is not None:
-            self._ended.set_exception(Answered(Fault(answer[1], answer[2], answer[3])))
+            self._outputs.set_exception(Answered(Fault(answer[1], answer[2], answer[3])))
             return
-        _, _, self.arrived, self.begun, outputs = answer
+        _, _, self.arrived, self.begun, self.ended, outputs = answer
         made: dict[str, Array | Written] = {}
         for wanted, (shape, what) in zip(self._request.outputs, outputs, strict=True):
             if isinstance(what, int):
@@ -85,7 +86,7 @@ class RemoteRequest:
                 made[wanted.name] = np.array(what, object).reshape(shape)
             else:
                 made[wanted.name] = np.frombuffer(what, self._signature.outputs[wanted.name].dtype).reshape(shape)
-        self._ended.set_result(made)
+        self._outputs.set_result(made)
 
 
 class RemotePlan:

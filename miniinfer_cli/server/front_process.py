@@ -65,7 +65,7 @@ class _UnderWay:
                 if self.front.refuse(self._number, error) in messages.KEPT_ENDS:
                     self.front.free_later(self._number, self)
             else:
-                self.front.end((self._number, None, future.arrived, future.begun, told))
+                self.front.end((self._number, None, future.arrived, future.begun, future.ended, told))
 
     def _told(self, array: Array, name: str, *place: Any) -> tuple[Any, ...]:
         if place:

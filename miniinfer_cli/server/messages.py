@@ -22,8 +22,8 @@ OPEN, PLANS, ENDED, TOLD, COUNT, DRAIN, BROKEN, FREED = range(5, 13)
 # (OPEN, pickle of FrontSettings); (PLANS, pickle of PlanFacts of all); (ENDED, answers); (TOLD, number, status, body, type);
 # (COUNT,); (DRAIN, at once); (BROKEN,), where a device has failed; (FREED, number)
 # FREED: a request that ended as KEPT_ENDS say is looked at no more, and the front's arena has its body back.
-# An answer is (number, None, arrived, begun, outputs) or (number, status, message, outcome); an output is (shape, bytes or texts)
-# or (shape, number of bytes that were written to its region).
+# An answer is (number, None, arrived, begun, ended, outputs) or (number, status, message, outcome); an output is (shape, bytes or
+# texts) or (shape, number of bytes that were written to its region).
 
 
 KEPT_ENDS = frozenset((CANCELLED, CLOSED, DEADLINE))

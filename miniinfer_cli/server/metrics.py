@@ -82,6 +82,11 @@ def _own(plans: _Plans) -> Iterator[Metric]:
         ("miniinfer_request_seconds", "From the head of a request to its answer.", lambda s: s.figures.request_s),
         ("miniinfer_queue_seconds", "From a request's queueing to its batch's beginning.", lambda s: s.figures.queue_s),
         ("miniinfer_execution_seconds", "From a batch's beginning to a request's result.", lambda s: s.figures.execution_s),
+        (
+            "miniinfer_answer_seconds",
+            "From a request's result to its answer, within its execution.",
+            lambda s: s.figures.answer_s,
+        ),
     ):
         yield _histogram(name, text, plans, times)
     sizes = HistogramMetricFamily("miniinfer_batch_rows", "Rows of the batches that were computed.", labels=_LABELS)

@@ -200,6 +200,7 @@ class Desk:
             for request, own in zip(batch, outputs, strict=True):
                 rows += request.form.rows
                 if request.state == RUNNING:
+                    request.ended = now
                     told += request.end(RESULT, own)
                     self._open.discard(request)
                     latencies.append(now - request.arrived)

@@ -61,6 +61,8 @@ class BatchedFuture(OneOfAKind):
         self.deadline = deadline
         self.begun = math.nan
         """When its batch began, by ``time.perf_counter()``; NaN as long as it waits."""
+        self.ended = math.nan
+        """When it was given its outputs, as ``begun``."""
         self.state = QUEUED
         self.rank = arrived
         """Of those that wait, the lowest goes first; see ``waiting``."""

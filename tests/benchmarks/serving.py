@@ -194,14 +194,15 @@ def batches(address: Address) -> str:
     sums = dict(re.findall(r'miniinfer_(\w+)\{model="model",version="1"\} (\S+)', text))
     mean = {
         k: float(sums[f"{k}_sum"]) / max(float(sums[f"{k}_count"]), 1)
-        for k in ("batch_rows", "queue_seconds", "execution_seconds", "request_seconds")
+        for k in ("batch_rows", "queue_seconds", "execution_seconds", "answer_seconds", "request_seconds")
     }
     phases = dict(re.findall(r'miniinfer_batch_phase_seconds_total\{[^}]*phase="(\w+)"[^}]*\} (\S+)', text))
     count = max(float(sums["batch_rows_count"]), 1)
     each = ", ".join(f"{phase} {float(seconds) / count * 1e3:.2f}" for phase, seconds in phases.items())
+    ms = {name.removesuffix("_seconds"): seconds * 1e3 for name, seconds in mean.items() if name != "batch_rows"}
     return (
-        f"ms a batch: {each}; batches of {mean['batch_rows']:.1f}; queue {mean['queue_seconds'] * 1e3:.2f} ms, execution"
-        f" {mean['execution_seconds'] * 1e3:.2f}, from head to answer {mean['request_seconds'] * 1e3:.2f}"
+        f"ms a batch: {each}; batches of {mean['batch_rows']:.1f}; queue {ms['queue']:.2f} ms, execution {ms['execution']:.2f}"
+        f" (of which answering {ms['answer']:.2f}), from head to answer {ms['request']:.2f}"
     )
 
 

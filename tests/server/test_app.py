@@ -289,6 +289,8 @@ def test_metrics_count_what_clients_saw(app, repository):
     assert seen["miniinfer_requests_total", "result"] == seen["nv_inference_request_success", None] == 5
     assert seen["miniinfer_requests_total", "invalid"] == seen["nv_inference_request_failure", "OTHER"] == 1
     assert seen["miniinfer_request_seconds_count", None] == seen["miniinfer_queue_seconds_count", None] == 5
+    assert seen["miniinfer_answer_seconds_count", None] == 5
+    assert 0 < seen["miniinfer_answer_seconds_sum", None] < seen["miniinfer_execution_seconds_sum", None]
     assert seen["miniinfer_batch_rows_sum", None] == seen["nv_inference_count", None] == 5
     assert seen["miniinfer_batch_rows_count", None] == seen["nv_inference_exec_count", None]
     assert after["miniinfer_request_seconds_sum", None] == pytest.approx(figures.request_s.sum_s)
