@@ -107,6 +107,17 @@ def test_other_cuts(key: str) -> None:
     assert check(graph, target) == ["miniinfer.QuantizedAttention"]
 
 
+def test_keys_of_one_value_give_its_byte() -> None:
+    """Results lie between two steps, so that no rounding of probabilities moves a byte."""
+    graph = graph_of(APART)
+    q, k, v = given_to(graph)
+    steps = np.random.default_rng(2).integers(-120, 120, (1, 2, 1, 48)) + 0.2
+    given = [q, k, np.broadcast_to(steps * 0.02, v.shape).astype(np.float16)]
+    program = make_program(graph, [value.type for value in graph.inputs], Target())
+    for got, want in zip(perform_program(program, given, Target()), interpret(graph, given), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
 @pytest.mark.parametrize(
     ("text", "exchanged"),
     [

@@ -66,6 +66,18 @@ def test_every_cut() -> None:
         np.testing.assert_array_less(np.mean(got != want), 0.02)
 
 
+def test_keys_of_one_value_give_its_byte_in_every_cut() -> None:
+    """Results lie between two steps, so that no rounding of probabilities moves a byte."""
+    graph, (q, k, v) = joined()
+    steps = np.random.default_rng(2).integers(-100, 100, (1, 2, 1, v.shape[-1])) + 0.2
+    given = [q, k, np.broadcast_to(steps * 0.01, v.shape).astype(np.float16)]
+    (want,) = interpret(graph, given)
+    for key in (t.key for t in offered(graph, given, Target())):
+        target = Target(policy=Policy(forced={graph.nodes[0].name: key}))
+        (got,) = perform_program(program_of(graph, given, target), given, target)
+        np.testing.assert_array_equal(got, want)
+
+
 def test_the_estimate_counts_bytes_that_leave() -> None:
     (plain, *_), (narrow, *_) = (
         warpgroup_tactics(form(), Operand.output(0), Target(), leaving=leaving) for leaving in (None, LEAVING)
