@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from miniinfer_cli.backends.cuda.tactics.attention.attention_form import Form
 from miniinfer_cli.backends.cuda.tactics.attention.attention_sm90 import MOST_KEYS, ROWS, Cut, keys_unit, tiling_of
+from miniinfer_cli.ir import DType
 
 _LEAST_KEYS = 64
 _MOST_STEPS_AHEAD = 4
@@ -16,6 +17,7 @@ _HIDING_US = 0.3
 _GROUP_US, _GROUP_KEY_US = 0.7, 0.0032  # of each tile of a block but the first
 _PART_US, _PART_KEY_US = 0.35, 0.0024  # of each warpgroup of a tile but the first
 _TURNED_US = 0.02  # of each pair of elements that a thread turns
+_FLOAT_US = 4 / 46e3  # of an f32 that a block waits for before its first product, where one block comes after the other
 _BESIDE = 0.34  # how much longer a block takes for each warpgroup of others on its multiprocessor
 
 
@@ -61,6 +63,8 @@ def _cost_us(form: Form, cut: Cut, multiprocessors: int, turned: int = 0) -> flo
     residents = cut.residents(form)
     rounds, rest = divmod(blocks, multiprocessors * residents)
     mean = block_us(0.5 + 0.5 / tiling.tiles if form.causal else 1.0)
+    if rounds and form.dtype is DType.F32:
+        mean += _FLOAT_US * (ROWS * cut.groups * form.size + cut.keys * (form.size + form.v_size))
     last = beside(-(-rest // multiprocessors)) if rest else 0.0
     longest = block_us(1.0) * beside(min(residents, -(-blocks // multiprocessors)))
     late = block_us(1.0) / 2 if rounds and form.causal else 0.0  # one that sees all keys may begin when others end
