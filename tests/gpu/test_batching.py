@@ -1,5 +1,6 @@
 """Batchers on a GPU: pinned buffers that are filled while others are copied from, and contexts side by side."""
 
+import contextlib
 import mmap
 
 import numpy as np
@@ -50,11 +51,15 @@ def test_requests_have_what_they_have_alone(contexts):
 def test_rows_in_registered_memory_are_computed_as_others_are(contexts):
     """The GPU copies them from where they lie, beside rows elsewhere, which are put together on the host."""
     width, count = 20_000, 120
-    memory = Registrar(open_device(0)).register(mmap.mmap(-1, count * 4 * width * 4))
-    assert memory is not None
     random = np.random.default_rng(contexts)
     plan = plan_of(f"graph main(x: f32[n,{width}]) {{\n  y = Relu(x)\n  return y\n}}")
-    with load(plan, "cuda:0") as engine, miniinfer_cli.Batcher(engine, 16, 0.2, contexts=contexts) as batcher:
+    with (
+        contextlib.closing(Registrar(open_device(0))) as registrar,
+        load(plan, "cuda:0") as engine,
+        miniinfer_cli.Batcher(engine, 16, 0.2, contexts=contexts) as batcher,
+    ):
+        memory = registrar.register(mmap.mmap(-1, count * 4 * width * 4))
+        assert memory is not None
         given = []
         for number, rows in enumerate(random.integers(1, 5, count).tolist()):
             there: np.ndarray = np.ndarray((rows, width), np.float32, memory.data, number * 4 * width * 4)

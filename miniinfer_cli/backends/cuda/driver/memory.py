@@ -24,6 +24,9 @@ _PINNED_HINT = Wording(
 )
 
 
+_REGISTERED: dict[int, Array] = {}  # by address, of this process: the driver's own table is as well
+
+
 class Memory(Handle):
     """``nbytes`` bytes on the device, from ``address`` (an int, 256-byte aligned)."""
 
@@ -66,7 +69,8 @@ class PinnedMemory(Handle):
 class RegisteredMemory(Handle):
     """Memory of the process that somebody else holds, page-locked: ``nbytes`` bytes from ``address``.
 
-    It keeps what it was given, which goes only once the driver has let it go.
+    What it was given stays until the driver has let it go, even where the device is dropped unclosed: the driver would take other
+    memory that came to lie at its address for it.
     """
 
     def __init__(self, device: Owner, memory: Array) -> None:
@@ -75,10 +79,12 @@ class RegisteredMemory(Handle):
         self.address = int(memory.ctypes.data)
         self.nbytes = memory.nbytes
         device.call(driver.cuMemHostRegister, self.address, self.nbytes, driver.CU_MEMHOSTREGISTER_PORTABLE)
+        _REGISTERED[self.address] = memory
 
         def unregister(address: int) -> Any:
-            _ = memory  # not unmapped before
-            return driver.cuMemHostUnregister(address)
+            result = driver.cuMemHostUnregister(address)
+            _REGISTERED.pop(address, None)
+            return result
 
         unregister.__name__ = "cuMemHostUnregister"
         super().__init__(device, unregister, self.address)

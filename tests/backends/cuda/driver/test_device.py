@@ -241,6 +241,20 @@ def test_registered_memory_is_kept_until_the_driver_has_let_it_go(device: Device
     assert (fake.registered, gone) == ({}, [False])
 
 
+def test_registered_memory_outlives_a_device_that_is_dropped_unclosed(fake: FakeDriver):
+    """The driver would take what came to lie there for it."""
+    memory = np.zeros(100, np.uint8)
+    gone: list[bool] = []
+    weakref.finalize(memory, lambda: gone.append(True)).atexit = False
+    device: Device | None = Device(0, fake)
+    assert device is not None
+    device.register(memory)
+    del memory
+    device = None
+    gc.collect()
+    assert fake.registered and not gone
+
+
 @pytest.mark.parametrize("way", ["to_device", "to_host"])
 def test_copies_of_pinned_memory_are_the_same(device: Device, fake: FakeDriver, way: str):
     stream, memory, pinned = device.create_stream(), device.allocate(4), device.allocate_pinned(4)
