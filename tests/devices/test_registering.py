@@ -13,6 +13,7 @@ from miniinfer_cli.backends.interface import DeviceOptions
 from miniinfer_cli.devices.registering import Registrar, registrar_of
 from miniinfer_cli.serving.batcher import Asked
 from miniinfer_cli.serving.request import BatchedFuture
+from tests.backends.cuda.checked_runs import keep_from_device
 from tests.emulation.device import EmulatedDevice
 from tests.emulation.engine import open_emulated, plan_of
 from tests.emulation.stream import Schedule
@@ -93,16 +94,32 @@ def test_a_batch_with_a_row_elsewhere_is_put_together_on_the_host(device):
         assert ("gathered to device", WIDTH * 2) not in device.copies
 
 
-def test_rows_of_which_the_host_computes_something_are_gathered_for_it(device):
-    """A loop's condition is the host's to look at, and so is what its body is given."""
-    text = f"graph main(x: f16[n,{WIDTH}]) {{\n  y = Unique(x)\n  z = Add(x, x)\n  return z\n}}"
+def test_rows_are_gathered_for_steps_of_the_host(device, monkeypatch):
+    keep_from_device(monkeypatch, "Erf")
+    text = f"graph main(x: f16[n,{WIDTH}]) {{\n  e = Erf(x)\n  y = Add(x, e)\n  return y\n}}"
+    arrays = rows_in(registered(device), 1, 2)
+    with open_emulated(plan_of(text), device) as engine:
+        expected = [engine.run({"x": array})["y"] for array in arrays]
+        with Batcher(engine, 4, 1e6, contexts=1, batch_sizes=[4]) as batcher:
+            futures = [batcher.submit({"x": array}) for array in arrays]
+            batcher.close()
+            for future, alone in zip(futures, expected, strict=True):
+                np.testing.assert_array_equal(future.result(WAIT_S)["y"], alone)
+    assert not any(way == "gathered to device" for way, _ in device.copies)
+
+
+def test_an_input_that_decides_shapes_is_wanted_on_the_host(device):
+    text = "graph main(x: f32[n,4], k: i64[2]) {\n  y = Reshape(x, k)\n  return y\n}"
+    with open_emulated(plan_of(text), device) as engine:
+        assert engine.host_inputs == {"k"}
+
+
+def test_rows_in_one_piece_on_the_host(device):
     arrays = rows_in(registered(device), 1, 1)
-    with open_emulated(plan_of(text.replace("y = Unique(x)\n  ", "")), device) as engine:
-        given = host_rows(arrays, 2)
-        assert isinstance(given, HostRows)
-        assert (given.shape, given.dtype, given.nbytes) == ((4, WIDTH), np.dtype(np.float16), 4 * WIDTH * 2)
-        np.testing.assert_array_equal(given.gathered(), np.concatenate([*arrays, arrays[-1], arrays[-1]]))
-        assert engine.host_inputs == frozenset()
+    given = host_rows(arrays, 2)
+    assert isinstance(given, HostRows)
+    assert (given.shape, given.dtype, given.nbytes) == ((4, WIDTH), np.dtype(np.float16), 4 * WIDTH * 2)
+    np.testing.assert_array_equal(given.gathered(), np.concatenate([*arrays, arrays[-1], arrays[-1]]))
 
 
 def test_what_is_cancelled_while_it_is_copied_stays_registered_until_then():
