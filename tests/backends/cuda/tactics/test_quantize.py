@@ -4,9 +4,14 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from miniinfer_cli.ir import DType, numpy_dtype
+from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.ir import DType, Graph, TensorType, dtype_of, numpy_dtype
+from miniinfer_cli.ops import insert
+from miniinfer_cli.ops.inference import annotate
+from miniinfer_cli.ops.interpreter import interpret
 from miniinfer_cli.ops.type_codes import code_of_dtype
-from tests.backends.cuda.harness import check_op
+from miniinfer_cli.passes.fuse_pointwise import fuse_pointwise
+from tests.backends.cuda.harness import check_op, run_graph
 from tests.backends.cuda.tactics.lowered import lower_op
 from tests.backends.cuda.tactics.pointwise_bodies import numbers
 
@@ -91,3 +96,30 @@ def test_dynamic_range_of_one_sign(values):
 
 def test_empty_operands_need_no_kernel():
     assert lower_op("QuantizeLinear", np.zeros((0, 3), np.float32), np.ones(3, np.float32)).actions == ()
+
+
+@pytest.mark.parametrize("scale", [0.37, 1.0, 1e-3, 0.0078125, 3.1e7, 1.9999999])
+@pytest.mark.parametrize("zero", [np.int8(0), np.int8(-7), np.uint8(0), np.uint8(131), ml_dtypes.float8_e4m3fn(0)])
+@pytest.mark.parametrize("kind", [np.float32, np.float16])
+def test_a_scale_that_is_known_gives_what_a_division_gives(scale, zero, kind):
+    """Every quotient about a whole number or half of one, and all that is beyond the ends, to the last bit."""
+    numbers_about = (np.arange(-300, 300) / 2).astype(np.float32)[:, None] * np.float32([1, 1 - 2**-23, 1 + 2**-23, 1 - 2**-22])
+    with np.errstate(over="ignore"):
+        x = (numbers_about.reshape(-1) * np.float32(scale)).astype(kind)
+    odd = np.array([np.inf, -np.inf, np.nan, 0.0, -0.0], kind)
+    x = np.concatenate([x, np.random.default_rng(1).standard_normal(3000).astype(kind) * kind(min(100 * scale, 500)), odd])
+    graph = Graph("one")
+    value = graph.add_input("x", TensorType(dtype_of(x), x.shape))
+    value = value if kind is np.float32 else insert(graph, "Cast", value, to=1)
+    numbers_given = (graph.add_constant(np.float32(scale), "s"), graph.add_constant(np.asarray(zero), "z"))
+    graph.set_outputs([insert(graph, "QuantizeLinear", value, *numbers_given)])
+    fuse_pointwise(graph)
+    annotate(graph)
+    (got,) = run_graph(graph, [x], Target())
+    (want,) = interpret(graph, [x])
+    if "float8" in got.dtype.name:
+        np.testing.assert_array_equal(got.astype(np.float32), want.astype(np.float32))
+        return
+    there = np.isfinite(x.astype(np.float32)) | np.isinf(x.astype(np.float32))
+    np.testing.assert_array_equal(got[there], want[there])
+    assert not got[~there].any()
