@@ -9,7 +9,7 @@
 // where scores are bounded by `cap`. Scores are those times log2(e), for powers of two.
 #include "arithmetic.cuh"
 #include "packs.cuh"
-#include "sm90/barriers.cuh"
+#include "sm90/copies.cuh"
 #include "sm90/halves.cuh"
 #include "sm90/turns.cuh"
 
@@ -27,6 +27,7 @@ struct __align__(16) Room {
   float sums[MI_WARPS][MI_GROUP][PITCH];     // of values; then the highest score and the sum of weights
   float parts[MI_PARTS][OWNED][PITCH];       // likewise, of all blocks
   MI_T new_key[MI_SIZE], new_value[MI_SIZE];
+  u64 barrier;                               // of `parts`
 };
 
 struct Lie {
@@ -71,6 +72,13 @@ extern "C" __global__ void __launch_bounds__(32 * MI_WARPS) cached_in_cluster(
   auto& parts = shared.parts;
   int part = (int)cluster_rank(), matrix = (int)(blockIdx.x / MI_PARTS), slot = matrix / kv_heads, kv_head = matrix - slot * kv_heads;
   int thread = (int)threadIdx.x, warp = thread / 32, lane = thread % 32;
+  u32 barrier = shared_address(&shared.barrier);
+  int own_heads = (MI_GROUP - part + MI_PARTS - 1) / MI_PARTS;  // that this block finishes
+  if (thread == 0) {
+    make_barrier(barrier, 1);
+    fence_barriers();
+    arrive_expecting(barrier, own_heads * MI_PARTS * (MI_SIZE + 2) * 4);
+  }
   come_to_cluster();
 
   // The first rows, as many as there are places for; which of them count is known later. Others than the new one, which is not
@@ -235,7 +243,7 @@ extern "C" __global__ void __launch_bounds__(32 * MI_WARPS) cached_in_cluster(
       if (lane < 16) sums[warp][h][lane * OF_VALUE + e] = sum;
     }
   __syncthreads();
-  await_cluster();  // the others are there
+  await_cluster();  // the others have made their barriers
 #pragma unroll 1
   for (int i = thread; i < MI_GROUP * MI_SIZE; i += THREADS) {
     int h = i / MI_SIZE, e = i - h * MI_SIZE;
@@ -250,14 +258,15 @@ extern "C" __global__ void __launch_bounds__(32 * MI_WARPS) cached_in_cluster(
       whole += weight * sums[w][h][MI_SIZE + 1];
     }
     float* to = parts[part][h / MI_PARTS];
-    store_to_block(address_in_block(shared_address(to + e), h % MI_PARTS), sum);
+    u32 there = address_in_block(shared_address(to), h % MI_PARTS), told = address_in_block(barrier, h % MI_PARTS);
+    send_to_block(there + 4 * e, sum, told);
     if (e == 0) {
-      store_to_block(address_in_block(shared_address(to + MI_SIZE), h % MI_PARTS), highest);
-      store_to_block(address_in_block(shared_address(to + MI_SIZE + 1), h % MI_PARTS), whole);
+      send_to_block(there + 4 * MI_SIZE, highest, told);
+      send_to_block(there + 4 * MI_SIZE + 4, whole, told);
     }
   }
-  arrive_at_cluster();
-  await_cluster();
+  if (own_heads == 0) return;
+  await_in_cluster(barrier, 0);
 #pragma unroll 1
   for (int i = thread; i < OWNED * MI_SIZE; i += THREADS) {
     int own = i / MI_SIZE, e = i - own * MI_SIZE, h = own * MI_PARTS + part;

@@ -85,6 +85,7 @@ MI_DEVICE void fetch_map(const TensorMap& map) {}
 MI_DEVICE void copy_in(u32 to, const void* from, u32 nbytes, u32 barrier) { emulation::copy_in(to, from, nbytes, barrier); }
 MI_DEVICE void copy_to_block(u32 to, u32 from, u32 nbytes, u32 barrier) { emulation::copy_to_block(to, from, nbytes, barrier); }
 MI_DEVICE void send_to_block(u32 to, float4 v, u32 barrier) { emulation::store_async(to, &v, 16, barrier); }
+MI_DEVICE void send_to_block(u32 to, float v, u32 barrier) { emulation::store_async(to, &v, 4, barrier); }
 MI_DEVICE void close_stores() { emulation::close_stores(); }
 template <int OPEN> MI_DEVICE void await_stores() { emulation::await_stores(OPEN); }
 template <int OPEN> MI_DEVICE void await_stores_read() { emulation::await_stores(OPEN); }
@@ -182,6 +183,10 @@ MI_DEVICE void copy_to_block(u32 to, u32 from, u32 nbytes, u32 barrier) {
 MI_DEVICE void send_to_block(u32 to, float4 v, u32 barrier) {
   asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];"
                ::"r"(to), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w), "r"(barrier) : "memory");
+}
+MI_DEVICE void send_to_block(u32 to, float v, u32 barrier) {
+  asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];"
+               ::"r"(to), "f"(v), "r"(barrier) : "memory");
 }
 // This thread's copies out of shared memory since the last call, as a group.
 MI_DEVICE void close_stores() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }

@@ -21,7 +21,7 @@
 // function that finishes an element; MI_FINISH(s, second, x0, x1, x2, x3, y): its call, of operands as in product.cu.
 #include "mma.cuh"
 #include "pointwise.cuh"
-#include "sm90/barriers.cuh"
+#include "sm90/copies.cuh"
 #include "sm90/nibbles.cuh"
 #include "sm90/turns.cuh"
 
@@ -36,7 +36,8 @@ constexpr int STAGE_NBYTES = LOADS * 512 + SCALES_NBYTES + ZEROS_NBYTES, RING_NB
 constexpr int ELEMENTS = MI_TOKENS * MI_STRIP;                                // that the block finishes
 constexpr int SUMS_NBYTES = MI_WARPS * COLUMNS * MI_STRIP * 4, WORK_NBYTES = RING_NBYTES > SUMS_NBYTES ? RING_NBYTES : SUMS_NBYTES;
 constexpr int PARTS_NBYTES = (MI_PARTS - 1) * MI_HALVES * ELEMENTS * 4, TOTALS_NBYTES = MI_NORM ? 8 * (MI_WARPS + MI_TOKENS) : 0;
-constexpr int AT_PARTS = WORK_NBYTES, AT_TOTALS = AT_PARTS + PARTS_NBYTES, AT_ROWS = (AT_TOTALS + TOTALS_NBYTES + 15) / 16 * 16;
+constexpr int AT_PARTS = WORK_NBYTES, AT_TOTALS = AT_PARTS + PARTS_NBYTES;
+constexpr int AT_BARRIER = AT_TOTALS + TOTALS_NBYTES, AT_ROWS = (AT_BARRIER + (MI_PARTS > 1 ? 8 : 0) + 15) / 16 * 16;
 constexpr int UNITS = (ELEMENTS + THREADS - 1) / THREADS;
 static_assert(COLUMNS <= 8, "a matrix instruction has eight columns");
 static_assert(MI_FORM == 0 || MI_STRIP == (MI_FORM == 1 ? 16 : 64), "features that lie together");
@@ -102,7 +103,15 @@ extern "C" __global__ void __launch_bounds__(THREADS) row_product(
   };
 #pragma unroll 1
   for (int s = 0; s < MI_STAGES; s++) load(turn + s * ALONG, s);
-  if (MI_PARTS > 1) come_to_cluster();
+#if MI_PARTS > 1
+  u32 barrier = shared_address(room) + AT_BARRIER;
+  if (part == 0 && thread == 0) {
+    make_barrier(barrier, 1);
+    fence_barriers();
+    arrive_expecting(barrier, PARTS_NBYTES);
+  }
+  come_to_cluster();
+#endif
   await_turn();
 
   // What finishes the elements is read while the weights come.
@@ -135,6 +144,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) row_product(
 #pragma unroll
     for (int pass = MI_NORM == 2 ? 0 : 1; pass < 2; pass++) {
       float sum = 0;
+#pragma unroll 1
       for (int i = member * 8; i < k; i += TEAM * 8) {
         float v[8];
         eight(v, x + m * ldx + i);
@@ -308,7 +318,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) row_product(
     }
   }
 #if MI_PARTS > 1
-  await_cluster();  // the first block is there
+  await_cluster();  // the first block has made its barrier
   float* parts = reinterpret_cast<float*>(room + AT_PARTS);
   if (part > 0) {
 #pragma unroll
@@ -317,12 +327,12 @@ extern "C" __global__ void __launch_bounds__(THREADS) row_product(
       if (element >= ELEMENTS) continue;
 #pragma unroll
       for (int h = 0; h < MI_HALVES; h++)
-        store_to_block(address_in_block(shared_address(parts + ((part - 1) * MI_HALVES + h) * ELEMENTS + element), 0), own[unit][h]);
+        send_to_block(address_in_block(shared_address(parts + ((part - 1) * MI_HALVES + h) * ELEMENTS + element), 0), own[unit][h],
+                      address_in_block(barrier, 0));
     }
+    return;
   }
-  arrive_at_cluster();
-  await_cluster();
-  if (part > 0) return;
+  await_in_cluster(barrier, 0);
 #pragma unroll
   for (int unit = 0; unit < UNITS; unit++) {
     int element = unit * THREADS + thread;

@@ -16,7 +16,6 @@ MI_DEVICE u32 shared_address(const void* p) { return emulation::shared_address(p
 MI_DEVICE u32 address_in_block(u32 address, u32 rank) { return emulation::map_address(address, rank); }
 MI_DEVICE float4 load_from_block(u32 address) { float4 v; emulation::load_from_block(&v, address, 16); return v; }
 MI_DEVICE void store_to_block(u32 address, float4 v) { emulation::store_to_block(address, &v, 16); }
-MI_DEVICE void store_to_block(u32 address, float v) { emulation::store_to_block(address, &v, 4); }
 template <int COUNT> MI_DEVICE void store_matrices(u32 row, const u32 (&words)[COUNT]) {
   emulation::store_matrices(row, words, COUNT, false);
 }
@@ -47,9 +46,6 @@ MI_DEVICE float4 load_from_block(u32 address) {
 MI_DEVICE void store_to_block(u32 address, float4 v) {
   asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};"
                ::"r"(address), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w) : "memory");
-}
-MI_DEVICE void store_to_block(u32 address, float v) {
-  asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(address), "f"(v) : "memory");
 }
 
 // Matrices of 8 x 8 elements of 16 bits: one, two or four. A lane has elements 2t and 2t + 1 (t = lane % 4) of row lane / 4 of

@@ -93,7 +93,7 @@ def _cluster_nbytes(group: int, size: int, nbytes: int) -> int:
     """Bytes of shared memory of a block of a cluster, as its kernel lays them out."""
     pitch = size + 4
     floats = group * size + _CLUSTER_WARPS * (17 * 8 + group * pitch) + _CLUSTER * -(-group // _CLUSTER) * pitch
-    return 4 * floats + 2 * size * nbytes
+    return 4 * floats + 2 * size * nbytes + 16  # a barrier, and up to a multiple of 16 bytes
 
 
 def _made_in_cluster(site: Site) -> Lowered:

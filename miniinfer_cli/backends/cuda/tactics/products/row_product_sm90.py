@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,7 +28,7 @@ _STEPS = {True: 16, False: 256}
 """... and of others, by whether k is their first axis."""
 _WARPS = (8, 16, 4)
 _PARTS = (1, 2, 3, 4, 6, 8)
-_STAGES = (2, 3, 4, 6, 8)
+_STAGES = (1, 2, 3, 4, 6, 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,8 @@ class RowForm:
         sums = self.warps * p.columns * self.strip * 4
         parts = (self.parts - 1) * p.halves * p.tokens * self.strip * 4
         totals = 8 * (self.warps + p.tokens) if p.norm is not None else 0
-        return -(-(max(ring, sums) + parts + totals) // 16) * 16 + p.columns * (self.share(p) * p.step + 8) * 2
+        barrier = 8 if self.parts > 1 else 0
+        return -(-(max(ring, sums) + parts + totals + barrier) // 16) * 16 + p.columns * (self.share(p) * p.step + 8) * 2
 
 
 def subs_of(group: int) -> int:
@@ -155,37 +156,51 @@ def subs_of(group: int) -> int:
 
 
 def forms_of(p: RowProduct, multiprocessors: int) -> tuple[RowForm, ...]:
-    """The forms that there are for the product, the one that is expected to take least first."""
+    """The forms that there are for the product, the one that was measured to take least first."""
     found: dict[RowForm, float] = {}
     for strip, warps, parts in itertools.product(p.strips, _WARPS, _PARTS):
-        share = -(-p.steps // parts)
-        if parts > 1 and (share * (parts - 1) >= p.steps or share * p.halves < warps):
-            continue
-        rounds = -(-share * p.halves // warps)
-        for stages in dict.fromkeys(min(most, rounds) for most in _STAGES):
-            form = RowForm(strip, warps, stages, parts)
-            if form.shared_nbytes(p) <= MOST_OVERLAPPING_SHARED:
-                found[form] = _cost(p, form, multiprocessors)
-    return tuple(sorted(found, key=found.__getitem__))
+        if _are_whole(p, warps, parts):
+            rounds = RowForm(strip, warps, 1, parts).rounds(p)
+            for stages in dict.fromkeys(min(most, rounds) for most in _STAGES):
+                form = RowForm(strip, warps, stages, parts)
+                if form.shared_nbytes(p) <= MOST_OVERLAPPING_SHARED:
+                    found[form] = _cost(p, form, multiprocessors)
+    favourite = _favourite(p, multiprocessors)
+    return tuple(sorted(found, key=lambda form: (form != favourite, found[form])))
+
+
+def _are_whole(p: RowProduct, warps: int, parts: int) -> bool:
+    """Whether each part has some of k, and half of the warps a step of it."""
+    share = -(-p.steps // parts)
+    return parts == 1 or (share * (parts - 1) < p.steps and 2 * share * p.halves >= warps)
+
+
+def _favourite(p: RowProduct, multiprocessors: int) -> RowForm:
+    """Eight warps, and as many parts as leave some blocks to each multiprocessor: what was best of all that was tried for the
+    products of TinyLlama (docs/kernels.md). More stages than a warp has steps only keep the next kernel's blocks away.
+    """
+    packed, strip = isinstance(p.weights, PackedWeights), p.strips[0]
+    sums = -(-p.features // strip) * (p.halves if packed else 1)
+    fit = [n for n in _PARTS if _are_whole(p, _WARPS[0], n) and sums * n <= 3 * multiprocessors and strip != TILE]
+    form = RowForm(strip, _WARPS[0], 1, max(fit, default=1))
+    stages = min(form.rounds(p), 3 if not packed else 2 if form.parts > 1 else 4)
+    while stages > 1 and replace(form, stages=stages).shared_nbytes(p) > MOST_OVERLAPPING_SHARED:
+        stages -= 1
+    return replace(form, stages=stages)
 
 
 def _cost(p: RowProduct, form: RowForm, multiprocessors: int) -> float:
-    """Microseconds, about: what blocks read in turns, at the rate of memory or at that of copies under way."""
+    """Microseconds, about: what blocks read in turns, at the rate of memory or at that of copies under way. It orders others."""
     blocks, stage = form.blocks(p), form.stage_nbytes(p)
     most = (227 << 10) // (form.shared_nbytes(p) + 1024), 2048 // (32 * form.warps), 65536 // (3072 * form.warps)
     here = min(max(1, min(most)), -(-blocks // multiprocessors))  # blocks of a multiprocessor at one time
     turns = -(-blocks // (multiprocessors * here))
     rate = min(60e3, here * form.warps * form.stages * stage / 0.9)  # bytes a microsecond, which take 0.9 to come
     reading = turns * here * form.share(p) * p.halves * stage / rate
-    memory = (
-        -(-p.features // form.strip)
-        * p.halves
-        * p.steps
-        * stage
-        / (4.2e6 if isinstance(p.weights, PackedWeights) else _MEMORY[form.strip])
-    )
+    fastest = 4.2e6 if isinstance(p.weights, PackedWeights) else _MEMORY[form.strip]
+    memory = -(-p.features // form.strip) * p.halves * p.steps * stage / fastest
     meeting = 0.3 + 0.03 * form.parts if form.parts > 1 else 0.0
-    return max(memory, reading) + 0.4 * turns + 0.05 * form.rounds(p) + meeting - 0.01 * form.stages
+    return max(memory, reading) + 0.4 * turns + 0.05 * form.rounds(p) + meeting
 
 
 _MEMORY = {16: 4.2e6, 64: 2.3e6, 128: 4.2e6, 256: 4.1e6}
