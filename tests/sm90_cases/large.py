@@ -85,5 +85,7 @@ NARROW = [
     (large(520, 40, 320), NarrowForm(128, 4)),
     (replace(large(300, 64, 72), alpha=0.5, biased=None), NarrowForm(16, 3)),
     (large(150, 56, 104, DType.BF16), NarrowForm(32, 5)),
+    (large(700, 136, 40), NarrowForm(32, 3)),
+    (large(300, 96, 24, DType.BF16), NarrowForm(64, 3)),
 ]
-"""The same of few features, by two warpgroups in turns: several tiles for each, rings shorter and longer than k."""
+"""The same of few features, by two warpgroups in turns: several tiles for each, rings shorter and longer than k, and parts."""

@@ -113,14 +113,13 @@ def test_weights_that_are_computed_are_left_to_others() -> None:
     assert found(fused(constant=False)) == [] and len(found(fused())) == 1
 
 
-def test_other_architectures_keep_the_products_joined_alone() -> None:
+def test_what_is_not_asked_for_keeps_the_products_joined_alone() -> None:
     graph = fused()
-    for arch, kinds in (
-        (90, ["miniinfer.SqueezeExcitation"]),
-        (80, ["miniinfer.GlobalAveragePoolNHWC", "miniinfer.Excitation", "Mul"]),
-    ):
-        program = make_program(graph, [v.type for v in graph.inputs], Target(arch=arch))
-        assert [step.kind for step in program.steps] == kinds
+    program = make_program(graph, [v.type for v in graph.inputs], Target())
+    assert [step.kind for step in program.steps] == ["miniinfer.GlobalAveragePoolNHWC", "miniinfer.Excitation", "Mul"]
+    types = infer_graph(graph, [v.type for v in graph.inputs])
+    (join,) = (join for join in joins_of(graph, types, Target()) if join.key == KEY)
+    assert not join.needs(Target()) and join.needs(Target(arch=80))
 
 
 def test_a_network_is_joined_wherever_it_is_squeezed() -> None:
@@ -128,7 +127,7 @@ def test_a_network_is_joined_wherever_it_is_squeezed() -> None:
     optimize(graph)
     labels = found(graph)
     assert len(labels) == sum(n.op == "GlobalAveragePoolNHWC" for n in graph) - 1 == 5
-    target = Target()
+    target = Target(policy=Policy(forced={label.split(" + ")[0]: KEY for label in labels}))
     program = make_program(graph, [v.type for v in graph.inputs], target)
     assert [s.label for s in program.steps if s.kind == "miniinfer.SqueezeExcitation"] == labels
     x = np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype(np.float16)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from miniinfer_cli.backends.cuda.contract.steps import Kernel
-from miniinfer_cli.backends.cuda.tactics.products.large_product_sm90 import LargeProduct, plain_finish
+from miniinfer_cli.backends.cuda.tactics.products.large_product_sm90 import LargeProduct, large_forms, large_us, plain_finish
 from miniinfer_cli.backends.cuda.tactics.products.narrow_product_sm90 import (
     NarrowForm,
     grid_of,
@@ -56,7 +56,9 @@ def test_what_the_kernel_does_not_do() -> None:
     )
     assert narrow_forms(p) and not narrow_forms(p, 1 << 10) and not narrow_forms(replace(p, features=65))
     assert not narrow_forms(large(500, 64, 128, DType.F32)) and not narrow_forms(large(500, 64, 128, result=DType.F32))
-    for wrong in (replace(p, features=72), replace(p, result_pitch=65), large(500, 64, 128, DType.F32)):
+    assert narrow_forms(large(1 << 15, 136, 48)) and not narrow_forms(large(1 << 15, 136, 56))
+    assert not narrow_forms(large((1 << 15) - 1, 136, 48))
+    for wrong in (replace(p, features=68), replace(p, result_pitch=65), large(500, 64, 128, DType.F32)):
         with pytest.raises(ValueError, match=r"features|rows"):
             narrow_launch(wrong, NarrowForm(32, 3), plain_finish(wrong.result), X, W, D, None, [], 1)
 
@@ -99,11 +101,17 @@ def test_forms_of_groups() -> None:
     assert grid_of(p, NarrowForm(128, 7), 5) == (1, 9)
     assert not grouped_forms(p, 132, 1 << 10) and not grouped_forms(replace(p, windows=replace(windows, groups=1)), 132)
     assert not grouped_forms(replace(p, features=36), 132) and not grouped_forms(replace(p, result=DType.F32), 132)
-    for groups in (1, 18):  # more features than one group has; features that are no whole vectors
-        wrong = replace(p, features=432, windows=replace(windows, groups=groups), k=576)
-        wrong = replace(wrong, features=18 * 4) if groups > 1 else wrong
-        with pytest.raises(ValueError, match="features"):
-            narrow_launch(wrong, NarrowForm(32, 3), plain_finish(wrong.result), X, W, D, None, [], 1)
+    wrong = replace(p, features=18 * 4, windows=replace(windows, groups=18), k=576)  # features that are no whole vectors
+    with pytest.raises(ValueError, match="features"):
+        narrow_launch(wrong, NarrowForm(32, 3), plain_finish(wrong.result), X, W, D, None, [], 1)
+
+
+def test_parts_of_more_features() -> None:
+    """Short tokens are read again by each 64 features, which takes less time than one tile of all: MobileNetV2's."""
+    p = large(802816, 96, 16)
+    (form,) = narrow_forms(p)
+    assert grid_of(p, form, 132) == (66, 2)
+    assert narrow_us(p, form, 132, 180_000_000) < 60 < min(large_us(p, f, 132, moved=180_000_000) for f in large_forms(p, 132))
 
 
 TEXT = faults.kernel_text("narrow_product")
@@ -174,3 +182,11 @@ def test_a_fault_of_groups_is_seen(name: str) -> None:
     except AssertionError:
         return
     assert not found < TOLERANCES[DType.F16]
+
+
+def test_parts_that_are_put_where_the_first_is_are_seen() -> None:
+    right, wrong = "results, feature0, (int)token0", "results, 0, (int)token0"
+    assert TEXT.count(right) == 1
+    case = large_case(large(300, 136, 40), NarrowForm(32, 3), residual=True)
+    assert error(case, EARLY) < TOLERANCES[DType.F16]
+    assert not error(case, EARLY, Kernel("narrow_product", code=TEXT.replace(right, wrong))) < TOLERANCES[DType.F16]

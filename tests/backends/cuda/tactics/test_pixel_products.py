@@ -139,7 +139,7 @@ def test_an_activation_that_no_library_has_counts(follows: str) -> None:
     annotate(graph)
     fuse_conv(graph)
     program = make_program(graph, [v.type for v in graph.inputs], Target(supports=lambda problem: True))
-    assert ([kernel.name for kernel in program.kernels] == ["large_product"]) == (follows == "swish")
+    assert ([kernel.name for kernel in program.kernels] == ["narrow_product"]) == (follows == "swish")
 
 
 def test_of_f32_where_tf32_is_allowed() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from miniinfer_cli.backends.cuda.contract.steps import NULL, Kernel, Operand
 from miniinfer_cli.backends.cuda.contract.target import Target
+from miniinfer_cli.backends.cuda.tactics.convolution.excitation_heuristic import EXCITATIONS
 from miniinfer_cli.backends.cuda.tactics.convolution.squeeze_excitation_launch import (
     Cut,
     SqueezeExcitation,
@@ -88,7 +89,9 @@ def test_an_image_that_is_too_large_is_cut_otherwise_or_not_at_all() -> None:
     assert SqueezeExcitation(DType.F16, 1, 112 * 112, 64, 8).cuts(target) == (Cut(8, 1), Cut(1, 8), Cut(2, 4))
     assert SqueezeExcitation(DType.F16, 1, 224 * 224, 64, 8).cuts(target) == ()
     assert SqueezeExcitation(DType.F16, 1 << 16, 4, 64, 8).cuts(target) == ()
-    assert SqueezeExcitation(DType.F16, 64, 49, 1152, 48).gain_us() > SqueezeExcitation(DType.F16, 1, 49, 1152, 48).gain_us() > 0
+    many, one = (SqueezeExcitation(DType.F16, images, 49, 1152, 48) for images in (64, 1))
+    table = replace(EXCITATIONS, whole_favoured=True)
+    assert many.gain_us(table) > one.gain_us(table) > 0 > one.gain_us()
 
 
 def test_cuts_that_the_kernel_has_not() -> None:

@@ -1,5 +1,5 @@
 // d[token][feature] = finish(narrow(alpha sum over k of tokens[token][k] weights[feature][k] + bias[feature])) for many tokens and
-// up to 64 features.
+// up to 64 features, or more of them in parts.
 //
 // Weights are the 64 rows of the matrix instructions, and stay in shared memory; tokens are their MI_TOKENS columns, so each is read
 // once, by as few instructions as there can be. Blocks stay, and two warpgroups take tiles of MI_TOKENS tokens in turns: one
@@ -12,8 +12,8 @@
 // 1 where there is no operand, and it takes a few instructions. All rows are whole vectors.
 //
 // MI_WINDOWS: 1 where tokens are the windows of a convolution (windows.cuh). MI_GROUPED: 1 where it has several groups: of ``width``
-// features each, by as many channels as the map of tokens has of one. A row of blocks makes up to 64 features of a group, ``parts``
-// rows all of them. MI_STEPS: how many times 16 elements of a chunk are multiplied, 4 but where a tap's channels are one short chunk.
+// features each, by as many channels as the map of tokens has of one. MI_PARTED: 1 where there are groups, or more features: a row of
+// blocks makes up to 64 features of a group, ``parts`` rows all of them. MI_STEPS: how many times 16 elements of a chunk are multiplied, 4 but where a tap's channels are one short chunk.
 #include "pointwise.cuh"
 #include "quick.cuh"
 #include "sm90/copies.cuh"
@@ -38,7 +38,7 @@ extern "C" __global__ void __launch_bounds__(288, 1) narrow_product(
 #if MI_WINDOWS
     , Windows w
 #endif
-#if MI_GROUPED
+#if MI_PARTED
     , int width, int parts
 #endif
 ) {
@@ -50,7 +50,7 @@ extern "C" __global__ void __launch_bounds__(288, 1) narrow_product(
   int tiles = (count + MI_TOKENS - 1) / MI_TOKENS;
   int thread = (int)threadIdx.x, group = thread / 128, member = thread % 128, warp = member / 32, lane = thread % 32;
   bool loads = group == 2;
-#if MI_GROUPED
+#if MI_PARTED
   int block = (int)blockIdx.y / parts, column0 = ((int)blockIdx.y - block * parts) * MI_FEATURES, feature0 = block * width + column0;
   features = width - column0;
 #else
@@ -233,7 +233,7 @@ extern "C" __global__ void __launch_bounds__(288, 1) narrow_product(
 #if MI_GROUPED
       store_box(shared_address(mine), results, column0, block, (int)token0);
 #else
-      store_box(shared_address(mine), results, 0, (int)token0);
+      store_box(shared_address(mine), results, feature0, (int)token0);
 #endif
       close_stores();
     }

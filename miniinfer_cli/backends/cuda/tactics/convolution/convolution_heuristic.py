@@ -33,6 +33,15 @@ class ConvolutionHeuristic:
     """... or where there is one axis, ..."""
     busy_threads: int = 128
     """... and there are so many threads to a multiprocessor all the same; else it makes the last."""
+    few_tile: tuple[int, int, int, int] = (4, 8, 1, 2)
+    """On ``pixel_arch``, outputs of a block of the depthwise kernel by tiles, down and across, and of its threads: the favourite
+    where threads would be fewer, ..."""
+    small_tile: tuple[int, int, int, int] = (8, 8, 2, 2)
+    """... where windows lie apart, or rows have up to eight outputs, ..."""
+    middle_tile: tuple[int, int, int, int] = (8, 16, 1, 4)
+    """... up to sixteen, ..."""
+    wide_tile: tuple[int, int, int, int] = (8, 16, 2, 4)
+    """... or more."""
     packs_beside: int = 32
     """So many packs of channels at most are beside each other before threads go down the rows."""
     depthwise_block: int = 128

@@ -17,7 +17,7 @@ from miniinfer_cli.backends.cuda.launching.grids import index_dtype, index_name,
 from miniinfer_cli.backends.cuda.tactics.convolution.convolution_heuristic import CONVOLUTIONS, ConvolutionHeuristic
 from miniinfer_cli.backends.cuda.tactics.convolution.convolution_kernels import conv_sizes, transposed_weights
 from miniinfer_cli.backends.cuda.tactics.convolution.convolutions import Convolution, ConvolutionOperands, Finish, estimate_of
-from miniinfer_cli.backends.cuda.tactics.convolution.depthwise_tiles import tile_tactics
+from miniinfer_cli.backends.cuda.tactics.convolution.depthwise_tiles import favoured_tile, tile_tactics
 
 _HELD_KERNELS = (3, 5, 7)  # sizes of a row of weights that a thread holds
 _HELD_STRIDES = (1, 2)
@@ -62,8 +62,13 @@ def depthwise_tactics(
         return lambda work: _emit(work, share, conv, io, finish, table, before)
 
     estimate = estimate_of(conv, finish)
-    shares = (Tactic(share.key, emitting(share), estimate) for share in _shares(conv, target, table))
-    return (*shares, *tile_tactics(conv, io, finish, target, table, before))
+    listed = _shares(conv, target, table)
+    shares = [Tactic(share.key, emitting(share), estimate) for share in listed]
+    tiles = tile_tactics(conv, io, finish, target, table, before)
+    if target.arch != table.pixel_arch or not tiles:
+        return (*shares, *tiles)
+    first = favoured_tile(conv, table, few=(listed[0].rows, listed[0].columns) == table.outputs_of_thread[-1]).key
+    return (*(t for t in tiles if t.key == first), *shares, *(t for t in tiles if t.key != first))
 
 
 def _shares(conv: Convolution, target: Target, table: ConvolutionHeuristic) -> list[_Share]:

@@ -66,6 +66,16 @@ def packs_of(conv: Convolution) -> int:
     return max(n for n in range(1, _MOST_PACKS + 1) if packs % n == 0)
 
 
+def favoured_tile(conv: Convolution, table: ConvolutionHeuristic, *, few: bool) -> Tile:
+    """The heuristic's; ``few``: threads that make one output each would be too few for more."""
+    if few:
+        return Tile(*table.few_tile)
+    across = conv.y_shape[2]
+    if conv.strides[0] > 1 or across <= Tile(*table.small_tile).across:
+        return Tile(*table.small_tile)
+    return Tile(*(table.middle_tile if across <= Tile(*table.middle_tile).across else table.wide_tile))
+
+
 def tile_tactics(
     conv: Convolution,
     io: ConvolutionOperands,

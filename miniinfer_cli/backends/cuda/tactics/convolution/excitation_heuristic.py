@@ -37,8 +37,10 @@ class ExcitationHeuristic:
     """... so many bytes, which each block has; else of their channels."""
     other_cuts: tuple[tuple[int, int], ...] = ((8, 1), (1, 8), (4, 1), (1, 4), (2, 4))
     """Parts of pixels and of channels that are offered besides the favourite."""
+    whole_favoured: bool = False
+    """Whether that may be the favourite: it has not been measured yet. Where it may, ..."""
     whole_us: float = 5.0
-    """Predicted: what that one launch takes besides its bytes, ..."""
+    """... what that one launch is predicted to take besides its bytes, ..."""
     pass_us: float = 2.5
     """... and means and the last product, a pass each, besides ..."""
     pass_nbytes_per_us: float = 4.0e6

@@ -106,7 +106,11 @@ class SqueezeExcitation:
         return ""
 
     def gain_us(self, table: ExcitationHeuristic = EXCITATIONS) -> float:
-        """Microseconds that one launch is expected to save, beside means, gates and a product of their own."""
+        """Microseconds that one launch is expected to save, beside means, gates and a product of their own; less than nothing
+        where it is not to be taken unasked.
+        """
+        if not table.whole_favoured:
+            return -1.0
         apart_us = table.apart_us if self.images == 1 else table.library_us
         passes_us = 2 * table.pass_us + 3 * self.nbytes / table.pass_nbytes_per_us
         return passes_us + apart_us - table.whole_us - 2 * self.nbytes / table.pass_nbytes_per_us

@@ -166,7 +166,7 @@ def _tactics(
             places = operands.a, weights, operands.d, operands.bias if biased else None, ending.places
             work.add(narrow_launch(large, form, finish, *places, target.multiprocessors))
 
-        flops = 2 * -(-p.m // form.tokens) * form.tokens * FEATURES * k
+        flops = 2 * -(-p.m // form.tokens) * form.tokens * -(-p.n // FEATURES) * FEATURES * k
         return Tactic(narrow_key_of(form), emit, Estimate(flops, moved), partial(needs_arch, table.large_arch))
 
     finishes = not leaves_by_map(large, finish)

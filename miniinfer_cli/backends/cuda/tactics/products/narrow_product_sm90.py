@@ -1,5 +1,7 @@
 """Products of many tokens and few features on sm_90: weights stay in shared memory, two warpgroups take tiles in turns.
 
+More features of short tokens as well: rows of blocks have 64 of them each, and all read the tokens.
+
 Convolutions of several groups as well: a row of blocks has weights of one group, and multiplies them by its channels alone.
 """
 
@@ -36,6 +38,10 @@ _NBYTES_PER_US = 3.9e6  # of memory
 # for, and bytes of weights that all blocks together load.
 _LEAST_CHUNK_US, _WEIGHTS_US, _WEIGHTS_NBYTES_PER_US = 0.15, 0.35, 5.5e6
 _GROUPED_TOKENS = (128, 64, 32)
+_PARTED_NBYTES = 96
+"""Of a token that is read again for each 64 features: longer ones are left to larger tiles, and so are ..."""
+_LEAST_PARTED = 1 << 15
+"""... fewer tokens: with 12544 MobileNetV2 takes 1.5 us more so."""
 _STEPS = 4  # of a chunk's elements
 
 
@@ -60,8 +66,11 @@ class NarrowForm:
 
 
 def narrow_forms(p: LargeProduct, room: int = MOST_SHARED) -> list[NarrowForm]:
-    """The form with the longest ring that there is room for; none where the kernel does no such product."""
-    if p.features > FEATURES or not p.dtype.is_half or not p.dtype is p.waiting is p.result:
+    """The form with the longest ring that there is room for; none where the kernel does no such product, or larger tiles of
+    features are to do it.
+    """
+    parted = p.windows is None and p.k * element_nbytes(p.dtype) <= _PARTED_NBYTES and p.count >= _LEAST_PARTED
+    if (p.features > FEATURES and not parted) or not p.dtype.is_half or not p.dtype is p.waiting is p.result:
         return []
     return _longest(p, _TOKENS, room)
 
@@ -90,17 +99,21 @@ def _group_fault(p: LargeProduct) -> str:
 
 
 def grid_of(p: LargeProduct, form: NarrowForm, multiprocessors: int) -> tuple[int, int]:
-    """Blocks along the tokens, and along the features, 64 of a group each; with groups no more than it takes for as few turns."""
+    """Blocks along the tokens, and along the features, 64 of a group each; with several rows no more than it takes for as few
+    turns.
+    """
     tiles, rows = -(-p.count // form.tokens), p.groups * -(-p.width // FEATURES)
-    if p.groups == 1:
+    if rows == 1:
         return min(tiles, multiprocessors), rows
     turns = -(-tiles // max(1, multiprocessors // rows))
     return -(-tiles // turns), rows
 
 
 def narrow_us(p: LargeProduct, form: NarrowForm, multiprocessors: int, moved: int = 0) -> float:
-    """Microseconds, about: turns of tiles, or ``moved`` bytes through memory, and what begins and ends a kernel."""
+    """Microseconds, about: turns of tiles, or ``moved`` bytes and those read again, and what begins and ends a kernel."""
     across, rows = grid_of(p, form, multiprocessors)
+    if p.groups == 1:
+        moved += (rows - 1) * p.count * p.k * element_nbytes(p.dtype)
     turns = -(-p.count // (form.tokens * across)) * -(-across * rows // multiprocessors)
     share = form.tokens / _TOKENS
     chunk, weights = _CHUNK_US * share, 0.0
@@ -123,18 +136,18 @@ def narrow_launch(
 ) -> Launch[Operand]:
     """The launch. ``operands`` are those of ``finish``.
 
-    Raises ValueError for a form that the kernel has not, and for what it does not do: more features of one group, other types,
-    rows that are no whole vectors.
+    Raises ValueError for a form that the kernel has not, and for what it does not do: other types, rows of no whole vectors.
     """
     why, grouped = form.fault(p.chunks), p.groups > 1
     if not why and not p.dtype is p.waiting is p.result:
         why = f"features of {p.dtype} to {p.result}"
     if not why and grouped:
         why = _group_fault(p)
-    elif not why and (p.features > FEATURES or not p.dtype.is_half):
+    elif not why and not p.dtype.is_half:
         why = f"{p.features} features of {p.dtype}"
     if why or not is_whole(p, finish, (result, *operands)):
         raise ValueError(why or "rows that are no whole vectors")
+    across, down = grid_of(p, form, multiprocessors)
     defines = (
         ("MI_T", c_type(p.dtype)),
         ("MI_D", c_type(p.result)),
@@ -151,6 +164,7 @@ def narrow_launch(
         *finish_defines(finish, p.result),
         ("MI_WINDOWS", str(int(p.windows is not None))),
         ("MI_GROUPED", str(int(grouped))),
+        ("MI_PARTED", str(int(down > 1))),
         ("MI_STEPS", str(_steps_of(p))),
     )
     maps = token_map(p, form.tokens, tokens), weight_map(p, FEATURES, weights), result_map(p, result, p.result_pitch, form.tokens)
@@ -158,11 +172,10 @@ def narrow_launch(
     values += [np.int32(n) for n in (p.features, p.count, p.chunks)]
     if p.windows is not None:
         values.append(p.windows.argument(element_nbytes(p.dtype)))
-    across, down = grid_of(p, form, multiprocessors)
-    if grouped:
+    if down > 1:
         values += [np.int32(p.width), np.int32(down // p.groups)]
     kernel = Kernel("narrow_product", FILE, defines, arch=ARCH)
-    return Launch(kernel, (across, down) if grouped else (across,), (THREADS,), tuple(values), form.shared_nbytes(p.chunks))
+    return Launch(kernel, (across, down) if down > 1 else (across,), (THREADS,), tuple(values), form.shared_nbytes(p.chunks))
 
 
 def _steps_of(p: LargeProduct) -> int:
