@@ -58,6 +58,7 @@ LARGE: list[tuple[str, str, list[Any], dict[str, Any]]] = [
     *(("CachedAttention", "miniinfer", operands, {"n_outputs": 3}) for operands in _CACHED),
     ("ConvNHWC", "miniinfer", [((1, 14, 14, 32), F16), ((32, 3, 3, 1), F16)], {"group": 32, "kernel_shape": [3, 3]}),
     ("ConvNHWC", "miniinfer", [((64, 32, 32, 3), F16), np.ones((64, 7, 7, 3), F16)], {"strides": [2, 2], "pads": [3, 3, 3, 3]}),
+    ("ConvNHWC", "miniinfer", [((1, 14, 14, 32), F16), np.ones((32, 3, 3, 1), F16)], {"group": 32, "kernel_shape": [3, 3]}),
     ("MaxPoolNHWC", "miniinfer", [((1, 8, 8, 16), F16)], {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}),
     ("Excitation", "miniinfer", [((1, 1, 1, 96), F16), ((4, 1, 1, 96), F16), ((96, 1, 1, 4), F16)], {"activation": "Swish"}),
     (
