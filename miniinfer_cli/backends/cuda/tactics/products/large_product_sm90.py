@@ -38,8 +38,8 @@ _LAUNCH_US = 1.9
 # By features, where all multiprocessors are at work: a chunk, what passes between two tiles, and what an erf-Gelu adds to a tile.
 # Those of 64 features are predicted.
 _CHUNK_US, _TILE_US = {256: 0.64, 192: 0.545, 128: 0.381, 64: 0.3}, {256: 2.1, 192: 0.93, 128: 0.9, 64: 0.6}
-_ONE_CHUNK_US = {256: 2.74, 192: 2.7, 128: 2.1, 64: 1.5}
-"""Of one chunk: sums are put down and copied before the next tile's can be (MobileNetV2's products of 16 and 24 channels)."""
+_SHORT_CHUNK_US = {256: 2.74, 192: 2.7, 128: 2.1, 64: 1.5}
+"""Of a part of a chunk: sums are put down and copied before the next tile's can be (MobileNetV2, 16 and 24 channels)."""
 _FINISH_US = {256: 1.2, 192: 0.5, 128: 0.4, 64: 0.2}
 _ALONE = 128  # features of a tile up to which blocks are as fast that share nothing
 _SHORT_RING, _SHORT_US = 3, 0.07  # a chunk takes so much more with a ring of that
@@ -353,7 +353,8 @@ def large_us(p: LargeProduct, form: LargeForm, multiprocessors: int, *, finishes
     turns = -(-down * across // max(1, multiprocessors // form.sharing))
     chunk = _CHUNK_US[form.features] + (_SHORT_US if form.stages <= _SHORT_RING and form.features < MOST_FEATURES else 0)
     behind = turns * _FINISH_US[form.features] if finishes else 0
-    tile = p.chunks * chunk + _TILE_US[form.features] if p.chunks > 1 or turns == 1 else _ONE_CHUNK_US[form.features]
+    short = turns > 1 and p.k * element_nbytes(p.dtype) < CHUNK_NBYTES
+    tile = _SHORT_CHUNK_US[form.features] if short else p.chunks * chunk + _TILE_US[form.features]
     return _LAUNCH_US + max(turns * tile + behind, moved / _NBYTES_PER_US)
 
 
