@@ -14,7 +14,7 @@ from miniinfer_cli.passes.fuse_conv import fuse_conv
 from miniinfer_cli.passes.fuse_matmul import fuse_matmul
 from miniinfer_cli.passes.fuse_pointwise import fuse_pointwise
 from miniinfer_cli.planning.freeze import freeze
-from tests.backends.cuda.joins.test_row_products import Layer
+from tests.backends.cuda.joins.test_row_product import Layer
 from tests.graph_text import typed_graph
 
 ROWS = """

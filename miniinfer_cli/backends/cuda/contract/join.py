@@ -45,12 +45,12 @@ JoinsOf = Callable[[Graph, Types, Target], Sequence[Join]]
 _FAMILIES: dict[str, JoinsOf] = {}
 _FILES = {
     "Attention": ("quantized_attention",),
-    "DequantizeLinear": ("row_products",),
+    "DequantizeLinear": ("row_product",),
     "FusedConv": ("excitation", "squeeze_excitation", "activated_depthwise"),
-    "LayerNormalization": ("normalization", "normalized_product", "row_products"),
-    "RMSNormalization": ("normalization", "normalized_product", "row_products"),
+    "LayerNormalization": ("normalization", "normalized_product", "row_product"),
+    "RMSNormalization": ("normalization", "normalized_product", "row_product"),
     "RotaryEmbedding": ("cached_attention", "rotary_attention"),
-    "Split": ("row_products",),
+    "Split": ("row_product",),
 }
 """The files of ``joins/``, by an operation that their joins hold (each one of those that bring its file): a model needs few."""
 
