@@ -113,8 +113,9 @@ def test_weights_that_are_computed_are_left_to_others() -> None:
     assert found(fused(constant=False)) == [] and len(found(fused())) == 1
 
 
-def test_what_is_not_asked_for_keeps_the_products_joined_alone() -> None:
-    graph = fused()
+def test_many_images_keep_the_products_joined_alone() -> None:
+    few, graph = fused(), fused(SQUEEZED, ("x: f16[3", "x: f16[17"))
+    assert [s.kind for s in make_program(few, [v.type for v in few.inputs], Target()).steps] == ["miniinfer.SqueezeExcitation"]
     program = make_program(graph, [v.type for v in graph.inputs], Target())
     assert [step.kind for step in program.steps] == ["miniinfer.GlobalAveragePoolNHWC", "miniinfer.Excitation", "Mul"]
     types = infer_graph(graph, [v.type for v in graph.inputs])

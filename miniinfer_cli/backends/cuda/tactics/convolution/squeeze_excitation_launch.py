@@ -109,7 +109,7 @@ class SqueezeExcitation:
         """Microseconds that one launch is expected to save, beside means, gates and a product of their own; less than nothing
         where it is not to be taken unasked.
         """
-        if not table.whole_favoured:
+        if self.images > table.whole_images:
             return -1.0
         apart_us = table.apart_us if self.images == 1 else table.library_us
         passes_us = 2 * table.pass_us + 3 * self.nbytes / table.pass_nbytes_per_us
