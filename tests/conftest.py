@@ -1,6 +1,7 @@
 """What holds for every test: drawn examples have no time limit each, and one that fails says how to draw it again; no test
-touches the user's own configuration; what a test starts can be interrupted; the garbage collector never looks through what
-earlier files of tests have left; files need not reach the disk; what is logged is caught for a test that asks for it.
+touches the user's own configuration; operations that a file defines go with it; what a test starts can be interrupted; the
+garbage collector never looks through what earlier files of tests have left; files need not reach the disk; what is logged is
+caught for a test that asks for it.
 """
 
 import gc
@@ -13,6 +14,7 @@ from importlib.util import find_spec
 import pytest
 from hypothesis import settings
 
+from miniinfer_cli.ops import registry
 from tests.logs import Logged
 from tests.worker_reports import tell_less
 
@@ -52,6 +54,15 @@ def what_stays_is_not_collected() -> Iterator[None]:
     yield
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def operations_go_with_their_file() -> Iterator[None]:
+    """What a file of tests defines is not there for the next, which may ask what all operations are."""
+    before = dict(registry._REGISTRY)
+    yield
+    for key in registry._REGISTRY.keys() - before.keys():
+        del registry._REGISTRY[key]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from miniinfer_cli.builder.calibration.data import DAMAGED
 from miniinfer_cli.cli.outputs import opened_for_writing
 from miniinfer_cli.errors import UsageError, refused
 from miniinfer_cli.ir import TensorType, dtype_of
+from miniinfer_cli.ir.array_files import DAMAGED
 from miniinfer_cli.pipes import pipe_contents
 from miniinfer_cli.runtime.bindings import Binding, defaults_of, hint_of_inputs
 from miniinfer_cli.runtime.engine import Engine

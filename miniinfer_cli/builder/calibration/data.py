@@ -1,9 +1,6 @@
 """Samples to calibrate with: a folder of .npy and .npz files, one of them, or what an iterable gives; in pieces of few rows."""
 
 import os
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +11,11 @@ import numpy as np
 from engine_format import DimensionRange
 from miniinfer_cli.errors import UsageError, refused
 from miniinfer_cli.ir import Array, Dim, TensorType, Type, Value
+from miniinfer_cli.ir.array_files import DAMAGED
 from miniinfer_cli.wording import Wording
 
 ROWS = 8
 """Rows (images, sentences) of one piece, where the model takes any number: results of all layers are held for so many."""
-DAMAGED = (ValueError, EOFError, OverflowError, RuntimeError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
-"""What numpy and zipfile raise, as the case may be, for a file that is damaged, or is no array."""
 _HINT = Wording(
     "give calibrate=FOLDER of .npy or .npz files, or an iterable of arrays, or of dicts of arrays by input name",
     flags="give --calibrate FOLDER of .npz files (arrays by input name), or of .npy files where there is one input",
