@@ -49,7 +49,7 @@ FAULTS = {
     "the values' step along keys": ("values + 2 * i * PATTERN", "values + i * PATTERN", PLAIN),
     "the values' stride": ("ROW_NBYTES>(address, BOX_NBYTES, PATTERN)", "ROW_NBYTES>(address, BOX_NBYTES, 512)", PLAIN),
     "no wait for the keys": ("      await(k_here + 8 * stage, phase);\n#if", "#if", PLAIN),
-    "no wait for the values": ("        await(v_here + 8 * stage, phase);\n        hold", "        hold", AHEAD),
+    "no wait for the values": ("        await(v_here + 8 * stage, phase);\n        if (MI_F", "        if (MI_F", AHEAD),
     "no wait for the queries": ("  await(q_here + 8 * group, 0);\n", "", PLAIN),
     "the phase of stages": ("phase = step / MI_STAGES & 1", "phase = 0", PLAIN),
     "no wait for a free stage": ("await(free + 8 * stage, phase);", "", PLAIN),

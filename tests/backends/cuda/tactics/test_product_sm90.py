@@ -104,8 +104,11 @@ FAULTS = {
     "the tokens' stride": ("COLUMNS * MI_ROW_NBYTES, 16, 8 * MI_ROW_NBYTES", "COLUMNS * MI_ROW_NBYTES, 16, 16 * MI_ROW_NBYTES"),
     "the tokens' phase": ("i / MI_STAGES & 1)", "(i / MI_STAGES + 1) & 1)"),
     "the phase of free stages": ("(i / MI_STAGES - 1) & 1", "(i / MI_STAGES) & 1"),
-    "a step of k of the weights": ("left + 2 * step", "left + step"),
-    "a step of k of the tokens": ("right + 2 * step", "right + 4 * step"),
+    "a step of k of the weights": ("multiply<MI_T>(sums, left + 2 * step", "multiply<MI_T>(sums, left + step"),
+    "a step of k of the tokens": (
+        "multiply<MI_T>(sums, left + 2 * step, right + 2",
+        "multiply<MI_T>(sums, left + 2 * step, right + 4",
+    ),
     "where the weights' k begins": ("* chunks + first + i)", "* chunks + i)"),
     "where the tokens' k begins": (
         "k = (first + i) * ELEMENTS",
