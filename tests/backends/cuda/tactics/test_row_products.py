@@ -32,6 +32,11 @@ def keys(op: str, *inputs: Any, constants: Any = (1,), target: Target | None = N
     return [t.key for t in offered(graph, given, target or Target()) if t.key.startswith(WAY)]
 
 
+def in_both_ways(found: list[str]) -> bool:
+    """Whether there are forms of the kernel that take all of k in a block, and such that share it."""
+    return {" parts" in key for key in found if key.startswith(WAY)} == {True, False}
+
+
 def region(
     rows: tuple[int, ...] = (1, 1),
     k: int = 256,
@@ -107,7 +112,7 @@ def region(
 def test_every_form_does_the_product(dtype: Any, tokens: int) -> None:
     a, b = numbers(1, tokens, 264, dtype=dtype), numbers(264, 136, dtype=dtype)
     found = keys("MatMul", a, b)
-    assert len(found) == len(set(found)) > 2 and any(" parts" in key for key in found)
+    assert len(found) == len(set(found)) > 2 and in_both_ways(found)
     for key in found:
         target = Target(policy=Policy(forced={"y0": key}))
         check_op("MatMul", a, b, constants=(1,), target=target, by=key, tolerance=LIMITS[dtype])
@@ -161,6 +166,13 @@ def test_regions(name: str) -> None:
     assert found and all(key.startswith(WAY) for key in found)
 
 
+@pytest.mark.parametrize("name", ["nibbles", "zero points", "nibbles, k last"])
+def test_regions_of_quantized_products(name: str) -> None:
+    """As passes make them of MatMul behind DequantizeLinear."""
+    graph, arrays = region(op="QuantizedMatMul", **REGIONS[name])
+    assert in_both_ways(check_graph(arrays, graph, Target(), LIMITS[REGIONS[name].get("dtype", F16)]))
+
+
 WRONG: dict[str, dict[str, Any]] = {
     "f32 without nibbles": {"dtype": F32},
     "three tokens of f32": {"dtype": F32, "stored": I4, "group": 32, "rows": (3,)},
@@ -184,4 +196,4 @@ def test_a_body_behind_a_product() -> None:
     graph.set_outputs([y])
     fuse_matmul(graph)
     found = check_graph([numbers(1, 1, 136)], graph, Target(), LIMITS[F16])
-    assert sum(key.startswith(WAY) for key in found) > 2
+    assert sum(key.startswith(WAY) for key in found) > 2 and in_both_ways(found)
