@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from miniinfer_cli.backends.cuda.contract.estimating import nbytes
-from miniinfer_cli.backends.cuda.contract.join import Join, joins, label_of
+from miniinfer_cli.backends.cuda.contract.join import Join, joins
+from miniinfer_cli.backends.cuda.contract.joined_region import as_region
 from miniinfer_cli.backends.cuda.contract.site import Site
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.tactics.movement.gather import view_gather
@@ -14,7 +15,7 @@ from miniinfer_cli.backends.cuda.tactics.normalization.normalized_rows import NO
 from miniinfer_cli.backends.cuda.tactics.normalization.normalized_rows import is_normalization
 from miniinfer_cli.backends.reference import settled, static_tensor
 from miniinfer_cli.ir import Graph, Node, Value
-from miniinfer_cli.ir.parts import copy_node, is_literal, leaving, reading
+from miniinfer_cli.ir.parts import is_literal, leaving
 from miniinfer_cli.ops import OURS
 from miniinfer_cli.ops.inference import Types
 from miniinfer_cli.ops.pointwise import is_pointwise
@@ -118,31 +119,16 @@ def _looks_up(node: Node, types: Types, target: Target) -> bool:
 
 def _join(graph: Graph, nodes: Sequence[Node], types: Types, target: Target) -> Join | None:
     """The nodes as one region, where a kernel computes it."""
-    joined, body = Graph(KEY), Graph(REGION)
     # Scales and zero points stand in the kernel's text.
     literals = {v for n in nodes if n.is_op("QuantizeLinear") for v in n.inputs[1:] if v is not None and is_literal(v)}
-    outer, ends = reading(nodes), leaving(graph, nodes)
-    read = [v for v in outer if v not in literals]
-    kinds = [types.get(v, v.type) for v in read]
-    inner: dict[Value, Value] = {v: body.add_input(v.name, t) for v, t in zip(read, kinds, strict=True)}
-    inner |= {v: body.add_constant(v.constant, v.name) for v in literals if v.constant is not None}
-    for node in nodes:
-        if node.body is None:
-            copy_node(body, node, inner)
-        else:
-            given = [None if v is None else inner[v] for v in node.inputs]
-            inner.update(zip(node.outputs, body.inline(node.body, given), strict=True))
-    body.set_outputs([inner[v] for v in ends])
-    given_by = {v: joined.add_input(v.name, types.get(v, v.type)) for v in outer}
-    operands = [given_by[v] for v in read]
-    results = [joined.new_value(v.name, types[v]) for v in ends]
-    region = joined.add_node(REGION, operands, results, domain=OURS, name=label_of(nodes), body=body)
-    joined.set_outputs(results)
-    if any(static_tensor(t) is None for t in (*kinds, *(types[v] for v in ends))):
+    made = as_region(graph, nodes, types, target, key=KEY, op=REGION, held=literals)
+    if made is None:
         return None
-    site = Site(region, tuple(kinds), tuple(types[v] for v in ends), tuple(v.constant for v in read), target)
+    joined, site = made
     favourite = next(iter(normalization_tactics(site)), None)
-    return None if favourite is None else Join(KEY, tuple(nodes), joined, favourite.estimate, _gain_us(nodes, ends, types))
+    if favourite is None:
+        return None
+    return Join(KEY, tuple(nodes), joined, favourite.estimate, _gain_us(nodes, leaving(graph, nodes), types))
 
 
 def _gain_us(nodes: Sequence[Node], ends: Sequence[Value], types: Types, table: NormalizationHeuristic = NORMALIZATIONS) -> float:

@@ -3,14 +3,14 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from miniinfer_cli.backends.cuda.contract.join import Join, joins, label_of
-from miniinfer_cli.backends.cuda.contract.site import Site
+from miniinfer_cli.backends.cuda.contract.join import Join, joins
+from miniinfer_cli.backends.cuda.contract.joined_region import as_region
 from miniinfer_cli.backends.cuda.contract.target import Target
 from miniinfer_cli.backends.cuda.tactics.products.product_heuristic import PRODUCTS, ProductHeuristic
 from miniinfer_cli.backends.cuda.tactics.products.row_products import NORMS, REGION, row_region_tactics
 from miniinfer_cli.backends.reference import static_tensor
 from miniinfer_cli.ir import Graph, Node, Value
-from miniinfer_cli.ir.parts import copy_node, leaving, reading
+from miniinfer_cli.ir.parts import leaving, reading
 from miniinfer_cli.ops import OURS
 from miniinfer_cli.ops.inference import Types
 from miniinfer_cli.ops.pointwise import is_pointwise
@@ -77,29 +77,14 @@ def _gate(graph: Graph, product: Node) -> tuple[Node, ...]:
 
 def _join(graph: Graph, nodes: Sequence[Node], types: Types, target: Target) -> Join | None:
     """The nodes as one region; None where the kernel does not do all of it."""
-    joined, body = Graph(KEY), Graph(REGION)
-    outer, ends = reading(nodes), leaving(graph, nodes)
-    # What cuts the result in halves stands in the body, as constants of one number do.
-    known = [v for v in outer if v.constant is not None and _is_small(v, nodes)]
-    read = [v for v in outer if v not in known]
-    kinds = [types.get(v, v.type) for v in read]
-    results = [types[v] for v in ends]
-    if len(ends) != 1 or any(static_tensor(t) is None for t in (*kinds, *results)):
+    if len(leaving(graph, nodes)) != 1:
         return None
-    inner: dict[Value, Value] = {v: body.add_input(v.name, t) for v, t in zip(read, kinds, strict=True)}
-    inner |= {v: body.add_constant(v.constant, v.name) for v in known if v.constant is not None}
-    for node in nodes:
-        if node.body is None:
-            copy_node(body, node, inner)
-        else:
-            given = [None if v is None else inner[v] for v in node.inputs]
-            inner.update(zip(node.outputs, body.inline(node.body, given), strict=True))
-    body.set_outputs([inner[v] for v in ends])
-    given_by = {v: joined.add_input(v.name, types.get(v, v.type)) for v in outer}
-    made = [joined.new_value(v.name, types[v]) for v in ends]
-    region = joined.add_node(REGION, [given_by[v] for v in read], made, domain=OURS, name=label_of(nodes), body=body)
-    joined.set_outputs(made)
-    site = Site(region, tuple(kinds), tuple(results), tuple(v.constant for v in read), target)
+    # What cuts the result in halves stands in the body, as constants of one number do.
+    held = {v for v in reading(nodes) if v.constant is not None and _is_small(v, nodes)}
+    made = as_region(graph, nodes, types, target, key=KEY, op=REGION, held=held)
+    if made is None:
+        return None
+    joined, site = made
     favourite = next(iter(row_region_tactics(site)), None)
     if favourite is None:
         return None
